@@ -1,0 +1,199 @@
+"""Requests on their way: retransmission, choice of replica, and the match of answers.
+
+A request is sent to the nearest replica (the lowest smoothed round trip; one never tried counts as
+nearest, so that all get known), and again after a timeout that doubles, each time to the next
+replica. An answer counts if it copies the sequence and the nonce of a request under way.
+"""
+
+from enum import Enum
+from typing import Final, Protocol, final
+
+from mat.address import Address
+from mat.mapping_table import Servers
+from mat.messages import (
+    NONCE_SIZE,
+    Answer,
+    Endpoint,
+    HaAnswer,
+    HaNotify,
+    HaNotifyAck,
+    HaQuery,
+    ImsUpdate,
+    ImsUpdateReply,
+    MaAnswer,
+    MaQuery,
+    Request,
+)
+from mat.parameters import Parameters
+from mat.timers import Timed, Timers
+
+UNLIMITED: Final = 1 << 30
+_MEASURED: Final = 64
+"""Servers whose round trip one machine remembers."""
+_SMOOTHING: Final = 0.125
+"""Weight of a new round trip in the average (RFC 6298)."""
+_ANSWERS: Final[dict[type, type]] = {
+    ImsUpdate: ImsUpdateReply,
+    MaQuery: MaAnswer,
+    HaNotify: HaNotifyAck,
+    HaQuery: HaAnswer,
+}
+
+
+class Random(Protocol):
+    """The source of randomness that a driver hands in: `random.Random`, or a system source."""
+
+    def getrandbits(self, k: int, /) -> int:
+        """`k` random bits."""
+        ...
+
+    def random(self) -> float:
+        """A number from 0 up to 1."""
+        ...
+
+
+class Purpose(Enum):
+    """What a request is for: where its answer goes."""
+
+    REGISTER = "IMS Update"
+    RESOLVE = "MA Query for a peer"
+    INTRODUCE = "HA Notify to the peer's IMS"
+    CONFIRM = "HA Notify to the peer itself"
+    IDENTIFY = "HA Query for an unknown source"
+    INQUIRE = "MA Query of an IMS for a node of another"
+
+
+@final
+class Exchange(Timed):
+    """One request and what became of it so far. `subject` is the key of what it is about."""
+
+    __slots__ = (
+        "attempts",
+        "first_freshness",
+        "limit",
+        "local",
+        "purpose",
+        "request",
+        "sent_at",
+        "server",
+        "servers",
+        "subject",
+    )
+
+    def __init__(
+        self, purpose: Purpose, subject: object, request: Request, servers: Servers, limit: int
+    ) -> None:
+        super().__init__()
+        self.purpose = purpose
+        self.subject = subject
+        self.request = request
+        self.servers = servers
+        self.server = 0
+        self.limit = limit
+        self.attempts = 0
+        self.sent_at = 0.0
+        self.first_freshness = 0
+        self.local: Address | None = None
+
+    @property
+    def destination(self) -> Endpoint:
+        """The replica that the next, or the last, transmission goes to."""
+        return self.servers[self.server % len(self.servers)]
+
+
+class Exchanges:
+    """All requests of one machine that wait for an answer."""
+
+    __slots__ = ("_pending", "_random", "_round_trips", "parameters", "timers")
+
+    def __init__(self, parameters: Parameters, random: Random) -> None:
+        self.parameters = parameters
+        self.timers = Timers()
+        self._random = random
+        self._pending: dict[int, Exchange] | None = None
+        self._round_trips: dict[Endpoint, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self._pending) if self._pending else 0
+
+    def identify(self) -> tuple[int, bytes]:
+        """A fresh sequence and nonce, both unguessable."""
+        bits = self._random.getrandbits(32 + 8 * NONCE_SIZE)
+        return bits & 0xFFFFFFFF, (bits >> 32).to_bytes(NONCE_SIZE, "big")
+
+    def jittered(self, interval: float, share: float) -> float:
+        """`interval`, less up to `share` of it."""
+        return interval * (1 - share * self._random.random())
+
+    def add(self, exchange: Exchange) -> None:
+        """Take charge of a request; the caller transmits it with `transmitted`."""
+        if self._pending is None:
+            self._pending = {}
+        if exchange.purpose is not Purpose.REGISTER:
+            exchange.server = self._nearest(exchange.servers)
+        self._pending[exchange.request.sequence] = exchange
+
+    def transmitted(self, now: float, exchange: Exchange) -> None:
+        """The request goes out now: count it and set the timer for the next time."""
+        exchange.attempts += 1
+        exchange.sent_at = now
+        self.timers.schedule(exchange, now + self._timeout(exchange))
+
+    def fall_over(self, exchange: Exchange) -> bool:
+        """A timeout passed: turn to the next replica. False when the attempts are used up."""
+        if exchange.attempts >= exchange.limit:
+            self.finish(exchange)
+            return False
+        self._penalise(exchange)
+        exchange.server += 1
+        return True
+
+    def match(self, now: float, answer: Answer) -> Exchange | None:
+        """The request that this answers, still under way; None for anything else."""
+        exchange = self._pending.get(answer.sequence) if self._pending else None
+        if exchange is None or exchange.request.nonce != answer.nonce:
+            return None
+        if _ANSWERS[type(exchange.request)] is not type(answer):
+            return None
+        if exchange.attempts == 1:
+            self._measure(exchange.destination, now - exchange.sent_at)
+        return exchange
+
+    def finish(self, exchange: Exchange) -> None:
+        """The request is over: answered, given up, or pointless."""
+        if self._pending is not None:
+            self._pending.pop(exchange.request.sequence, None)
+            if not self._pending:
+                self._pending = None
+        self.timers.cancel(exchange)
+
+    def _timeout(self, exchange: Exchange) -> float:
+        parameters = self.parameters
+        known = self._round_trips.get(exchange.destination) if self._round_trips else None
+        first = parameters.initial_timeout
+        if known is not None:
+            first = max(parameters.minimum_timeout, parameters.timeout_factor * known)
+        doubled = first * (1 << min(exchange.attempts - 1, 10))
+        stretch = 1 + parameters.timeout_jitter * self._random.random()
+        return min(doubled, parameters.maximum_timeout) * stretch
+
+    def _nearest(self, servers: Servers) -> int:
+        if len(servers) == 1 or not self._round_trips:
+            return 0
+        trips = self._round_trips
+        return min(range(len(servers)), key=lambda i: trips.get(servers[i], 0.0))
+
+    def _measure(self, server: Endpoint, round_trip: float) -> None:
+        if self._round_trips is None:
+            self._round_trips = {}
+        old = self._round_trips.get(server, round_trip)
+        if server not in self._round_trips and len(self._round_trips) >= _MEASURED:
+            del self._round_trips[next(iter(self._round_trips))]
+        self._round_trips[server] = old + _SMOOTHING * (round_trip - old)
+
+    def _penalise(self, exchange: Exchange) -> None:
+        """A silent replica counts as far away, until another one falls silent too."""
+        if len(exchange.servers) > 1:
+            if self._round_trips is None:
+                self._round_trips = {}
+            self._round_trips[exchange.destination] = self.parameters.initial_timeout

@@ -1,0 +1,993 @@
+"""The machine of a MAT node, the same for MN and CN.
+
+Theory of operation. A node keeps its own mapping registered (`mat.registrar`) and, for each peer,
+a `Peer` that moves through the table `mat.states.PEER`. What the driver translates by is told in
+`SetMapping`; packets that no mapping covers come here, are held, and leave when it is known how.
+
+Who speaks first introduces itself: MA Query (step 1), then HA Notify to the peer's IMS (2 to 4),
+so that the peer can find out whom a packet is from (6, 7). A node that moves tells the peer's IMS
+the same way and, in step 2', the peer itself: its notice is no more than a reason to ask, but no
+packet has to come from the mover for the peer to learn of the move.
+
+An address that this node has not held long may stand in somebody's stale mapping as another's. So
+until it has settled, packets to a peer leave from it only after that peer has confirmed the notice
+(4'), or with a Mapping Update Option that names the sender.
+
+The paper's sections 4.2 and 4.3; docs/protocol.md, section 8. The shape of the interface is that of
+aioquic's connection: inputs take the time, effects come back, one deadline.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, final
+
+from mat.address import Address, in_prefix, is_ipv4
+from mat.authentication import Key
+from mat.effects import (
+    ClearMapping,
+    DropPacket,
+    Event,
+    EventKind,
+    Handle,
+    Lookup,
+    NodeEffect,
+    NotFound,
+    Reason,
+    ReleasePacket,
+    Send,
+    SetMapping,
+    Translation,
+)
+from mat.exchanges import Exchange, Exchanges, Purpose, Random
+from mat.mapping_table import Mapping, MappingTable, Missing, Servers
+from mat.messages import (
+    EXACT,
+    MAT_PORT,
+    Code,
+    Endpoint,
+    HaAnswer,
+    HaNotify,
+    HaNotifyAck,
+    HaQuery,
+    ImsUpdateReply,
+    MaAnswer,
+    MaQuery,
+    Message,
+)
+from mat.parameters import DEFAULTS, Parameters
+from mat.peer import Peer, Source
+from mat.registrar import Progress, Registrar
+from mat.states import PEER, PeerInput, PeerState, RegistrationState
+from mat.timers import TokenBucket
+
+_PACED: Final = {Purpose.RESOLVE: 0, Purpose.INTRODUCE: 1, Purpose.CONFIRM: 2}
+_FOREVER: Final = float("inf")
+_MILLISECOND: Final = 0.001
+
+_Effects = list[NodeEffect]
+
+
+@final
+class MobileNode:
+    """One home address (or home prefix) and its traffic with any number of peers.
+
+    Inputs take `now`, seconds on any clock that never runs backwards, and return the effects to
+    carry out in order. `deadline` is when `handle_timer` is due, None for never; calling it early,
+    late or twice does no harm. A host with homes in two families runs two of these, side by side.
+    """
+
+    __slots__ = (
+        "_announces",
+        "_exchanges",
+        "_held",
+        "_own",
+        "_peers",
+        "_sources",
+        "_table",
+        "_triggered",
+    )
+
+    def __init__(
+        self,
+        key: Key,
+        random: Random,
+        *,
+        parameters: Parameters = DEFAULTS,
+        servers: Servers = (),
+        wall_clock: float = 0.0,
+        announces: bool | None = None,
+    ) -> None:
+        """A node whose home address, or prefix, is that of `key`.
+
+        `servers` are its own IMS where they are configured; otherwise the DNS is asked.
+        `wall_clock` is what to add to `now` for the time of day. `announces` chooses MAT(IPv6)'s
+        procedure, with the Mapping Update Option, in place of MAT(IPv4)'s; by default the family
+        of the home address does.
+        """
+        self._exchanges = Exchanges(parameters, random)
+        self._own = Registrar(key, self._exchanges, servers, wall_clock)
+        self._announces = not is_ipv4(key.home_address) if announces is None else announces
+        self._table: MappingTable | None = None
+        self._peers: dict[Address, Peer] | None = None
+        self._sources: dict[Address, Source] | None = None
+        self._triggered: TokenBucket | None = None
+        self._held = 0
+
+    # ---- what a driver may look at -----------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """When `handle_timer` wants to be called, in seconds; None for never."""
+        return self._exchanges.timers.deadline
+
+    @property
+    def home_address(self) -> Address:
+        """The home address, or the home prefix of a mobile router."""
+        return self._own.key.home_address
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The mobile addresses the host has, in order of priority."""
+        return self._own.addresses
+
+    @property
+    def registered(self) -> tuple[Address, ...]:
+        """The mobile addresses that a replica of the own IMS has acknowledged."""
+        return self._own.registered
+
+    @property
+    def registration_state(self) -> RegistrationState:
+        """Where the own registration stands."""
+        return self._own.state
+
+    def peers(self) -> Iterator[Peer]:
+        """The peers, the one used longest ago first; to read, not to change."""
+        return iter(self._peers.values() if self._peers else ())
+
+    @property
+    def held(self) -> int:
+        """Packets held now."""
+        return self._held
+
+    # ---- inputs --------------------------------------------------------------------------------
+
+    def addresses_changed(
+        self, now: float, addresses: Sequence[Address], until: Sequence[float] = ()
+    ) -> Sequence[NodeEffect]:
+        """The host's mobile addresses are these now, in order of priority; none means detached.
+
+        At home, the home address is among them. `until` says when the lease of each ends, in
+        seconds on the same clock; it may be left out where addresses are for good.
+        """
+        out: _Effects = []
+        leases = tuple(until) or (_FOREVER,) * len(addresses)
+        if self._own.change(now, tuple(addresses), leases, out):
+            for peer in self._all_peers():
+                peer.confirmed = tuple(a for a in peer.confirmed if a in self._own.addresses)
+                self._settle(now, peer, out)
+        return out
+
+    def receive(self, now: float, message: Message, source: Endpoint) -> Sequence[NodeEffect]:
+        """A message arrived from `source`."""
+        out: _Effects = []
+        if isinstance(message, HaNotify):
+            self._noticed(now, message, source, out)
+        elif isinstance(message, (ImsUpdateReply, MaAnswer, HaNotifyAck, HaAnswer)):
+            exchange = self._exchanges.match(now, message)
+            if exchange is None:
+                out.append(Event(EventKind.UNEXPECTED, source.address))
+            else:
+                self._answered(now, exchange, message, out)
+        else:
+            out.append(Event(EventKind.IGNORED, source.address))
+        return out
+
+    def packet_out(
+        self, now: float, handle: Handle, destination: Address
+    ) -> Sequence[NodeEffect]:
+        """A packet to a home address that no mapping told to the driver covers."""
+        out: _Effects = []
+        if not self._own.addresses and self._peer_of(now, destination) is None:
+            out.append(DropPacket(handle, Reason.NO_ADDRESS))
+            return out
+        peer = self._peer_for(now, destination, out)
+        if peer is None:
+            out.append(DropPacket(handle, Reason.UNREACHABLE))
+            return out
+        self._used(now, peer, out)
+        if peer.translation is not None:
+            out.append(ReleasePacket(handle, peer.translation))
+        elif self._may_hold(len(peer.held_out)):
+            self._held += 1
+            peer.held_out.append((handle, destination))
+        else:
+            out.append(DropPacket(handle, Reason.OVERFLOW))
+        return out
+
+    def packet_in(
+        self, now: float, handle: Handle, source: Address, announced: Address | None = None
+    ) -> Sequence[NodeEffect]:
+        """A packet from an address that no mapping told to the driver covers.
+
+        `announced` is the home address in its Mapping Update Option, if it has one.
+        """
+        out: _Effects = []
+        mapping = self._table.owner(now, source) if self._table else None
+        if announced is not None and (mapping is None or mapping.home_behind(source) != announced):
+            self._announced(now, handle, source, announced, out)
+        elif mapping is None:
+            self._unknown_source(now, handle, source, out)
+        else:
+            peer = self._existing(mapping.home_address)
+            self._used(now, peer, out)
+            out.append(ReleasePacket(handle, self._inward(peer)))
+        return out
+
+    def used(self, now: float, home_addresses: Iterable[Address]) -> Sequence[NodeEffect]:
+        """Packets of these peers have passed, in either direction, by mappings told to the driver."""
+        out: _Effects = []
+        for home_address in home_addresses:
+            peer = self._peer_of(now, home_address)
+            if peer is not None:
+                self._used(now, peer, out)
+        return out
+
+    def servers_found(
+        self, now: float, home_address: Address, result: Servers | NotFound
+    ) -> Sequence[NodeEffect]:
+        """The DNS answered a `Lookup`: the servers in order of preference, or why there are none."""
+        out: _Effects = []
+        if home_address == self.home_address:
+            self._own.servers_found(now, result, out)
+        peer = self._peers.get(home_address) if self._peers else None
+        if peer is not None:
+            self._located(now, peer, result, out)
+        return out
+
+    def handle_timer(self, now: float) -> Sequence[NodeEffect]:
+        """Do whatever is due by now."""
+        out: _Effects = []
+        for timed in self._exchanges.timers.due(now):
+            if isinstance(timed, Peer):
+                self._peer_due(now, timed, out)
+            elif isinstance(timed, Exchange):
+                self._timed_out(now, timed, out)
+            else:
+                self._own.fire(now, out)
+        return out
+
+    # ---- answers -------------------------------------------------------------------------------
+
+    def _answered(
+        self,
+        now: float,
+        exchange: Exchange,
+        answer: ImsUpdateReply | MaAnswer | HaNotifyAck | HaAnswer,
+        out: _Effects,
+    ) -> None:
+        subject = exchange.subject
+        if isinstance(answer, ImsUpdateReply):
+            self._replied(now, exchange, answer, out)
+        elif isinstance(answer, HaAnswer) and isinstance(subject, Source):
+            self._identified(now, subject, exchange, answer, out)
+        elif isinstance(answer, MaAnswer) and isinstance(subject, Peer):
+            self._resolved(now, subject, exchange, answer, out)
+        elif isinstance(answer, HaNotifyAck) and isinstance(subject, Peer):
+            if exchange.purpose is Purpose.CONFIRM:
+                self._confirmed(now, subject, exchange, answer, out)
+            else:
+                self._introduced(now, subject, exchange, answer, out)
+
+    def _replied(
+        self, now: float, exchange: Exchange, reply: ImsUpdateReply, out: _Effects
+    ) -> None:
+        progress = self._own.replied(now, exchange, reply, out)
+        if progress is Progress.NONE:
+            return
+        for peer in self._all_peers():
+            if peer.state is PeerState.NOTIFYING and peer.introduction is None:
+                self._introduce(now, peer, out)
+            elif peer.state is PeerState.ESTABLISHED and progress is Progress.MOVED:
+                self._tell(now, peer, out)
+            elif peer.state is PeerState.ESTABLISHED and self._in_use(now, peer):
+                self._introduce(now, peer, out)
+            self._settle(now, peer, out)
+
+    def _tell(self, now: float, peer: Peer, out: _Effects) -> None:
+        """The own mapping is new: steps 2 and 2' of the handover.
+
+        The Ack of step 2 says where the peer is now, should it have moved at the same time; where
+        the Mapping Update Option stands in for step 2, a query finds that out.
+        """
+        if self._announces:
+            self._query(now, peer, out)
+        else:
+            self._introduce(now, peer, out)
+        self._confirm(now, peer, out)
+
+    def _resolved(
+        self, now: float, peer: Peer, exchange: Exchange, answer: MaAnswer, out: _Effects
+    ) -> None:
+        known = peer.mapping.version if peer.mapping else 0
+        if answer.code == Code.SUCCEEDED and answer.mobile_addresses:
+            if not _covers(answer, peer.home_address):
+                out.append(Event(EventKind.UNEXPECTED, peer.home_address))
+                return
+            behind = answer.version < max(known, peer.wanted_version)
+            if behind and self._ask_next(now, exchange, out):
+                return
+            self._end_query(peer)
+            peer.wanted_version = 0
+            if answer.version < known:
+                out.append(Event(EventKind.STALE, peer.home_address))
+            else:
+                self._learn(now, peer, self._mapping(now, answer), out)
+        elif answer.code in (Code.SUCCEEDED, Code.NO_MAPPING):
+            if not self._ask_next(now, exchange, out):
+                self._end_query(peer)
+                self._fail(now, peer, PeerInput.NO_MAPPING, out)
+        else:
+            out.append(Event(EventKind.REFUSED, peer.home_address))
+            self._ask_next(now, exchange, out)
+
+    def _ask_next(self, now: float, exchange: Exchange, out: _Effects) -> bool:
+        """Turn to a replica that was not asked yet. False if there is none."""
+        if exchange.attempts >= len(exchange.servers):
+            return False
+        exchange.server += 1
+        self._transmit(now, exchange, out)
+        return True
+
+    def _introduced(
+        self, now: float, peer: Peer, exchange: Exchange, answer: HaNotifyAck, out: _Effects
+    ) -> None:
+        """Step 4. The peer's IMS knows this node, and says where the peer is."""
+        if answer.code != Code.SUCCEEDED:
+            out.append(Event(EventKind.REFUSED, peer.home_address))
+            return
+        self._exchanges.finish(exchange)
+        peer.introduction = None
+        if peer.state is PeerState.NOTIFYING:
+            self._step(peer, PeerInput.NOTIFIED, out)
+        known = peer.mapping.version if peer.mapping else 0
+        if answer.mobile_addresses and answer.version >= known and _covers(answer, peer.home_address):
+            self._learn(now, peer, self._mapping(now, answer), out)
+        else:
+            self._settle(now, peer, out)
+
+    def _confirmed(
+        self, now: float, peer: Peer, exchange: Exchange, answer: HaNotifyAck, out: _Effects
+    ) -> None:
+        """Step 4'. The peer has the own mapping."""
+        if answer.code != Code.SUCCEEDED:
+            out.append(Event(EventKind.REFUSED, peer.home_address))
+            return
+        self._exchanges.finish(exchange)
+        peer.confirmation = None
+        self._take_as_confirmed(now, peer, exchange, EventKind.PEER_CONFIRMED, out)
+
+    def _take_as_confirmed(
+        self, now: float, peer: Peer, exchange: Exchange, kind: EventKind, out: _Effects
+    ) -> None:
+        notify = exchange.request
+        assert isinstance(notify, HaNotify)
+        if notify.version == self._own.registered_version:
+            held = self._own.addresses
+            peer.confirmed = tuple(a for a in self._own.registered if a in held)
+            out.append(Event(kind, peer.home_address))
+        self._settle(now, peer, out)
+
+    def _identified(
+        self, now: float, source: Source, exchange: Exchange, answer: HaAnswer, out: _Effects
+    ) -> None:
+        """Step 6 is over: the own IMS says whose address it is, or that nobody registered it."""
+        if answer.code == Code.SUCCEEDED and answer.home_addresses:
+            self._end_source(source)
+            home_address = answer.home_addresses[0]
+            own = in_prefix(home_address, self.home_address, self._own.key.prefix_length)
+            peer = None if own else self._peer_for(now, home_address, out, caller=False)
+            if peer is None:
+                self._drop(source.held, Reason.UNREACHABLE, out)
+                return
+            peer.wanted_version = max(peer.wanted_version, answer.version)
+            peer.held_in += [(handle, source.address) for handle in source.held]
+            self._query(now, peer, out)
+        elif answer.code == Code.NO_MAPPING:
+            self._end_source(source)
+            self._pass_as_ordinary(now, source, out)
+        else:
+            out.append(Event(EventKind.REFUSED, source.address))
+
+    def _pass_as_ordinary(self, now: float, source: Source, out: _Effects) -> None:
+        """Nobody registered this source: for a while, an ordinary host."""
+        known = self._peers.get(source.address) if self._peers else None
+        if known is not None:
+            known.held_in += [(handle, source.address) for handle in source.held]
+            if known.mapping is not None:
+                self._release_in(now, known, out)
+            return
+        peer = self._add_peer(now, source.address, caller=False, out=out)
+        for happened in (PeerInput.NEEDED, PeerInput.NOT_MAT):
+            self._step(peer, happened, out)
+        peer.held_in = [(handle, source.address) for handle in source.held]
+        life = self._exchanges.parameters.unknown_source_time
+        self._learn(now, peer, _ordinary(source.address, now, life), out)
+
+    # ---- notices -------------------------------------------------------------------------------
+
+    def _noticed(self, now: float, notify: HaNotify, source: Endpoint, out: _Effects) -> None:
+        """Step 2' of a peer's handover: never believed, only a reason to ask its IMS."""
+        if not in_prefix(notify.peer, self.home_address, self._own.key.prefix_length):
+            out.append(Event(EventKind.IGNORED, source.address))
+            return
+        peers = self._peers_in(now, notify)
+        if not peers:
+            stranger = self._stranger(now, notify.home_address, out)
+            peers = [stranger] if stranger else []
+        for peer in peers:
+            if peer.mapping is not None and peer.mapping.version >= notify.version:
+                self._acknowledge(notify, source, out)
+                continue
+            peer.wanted_version = max(peer.wanted_version, notify.version)
+            if len(peer.notices) < self._exchanges.parameters.acknowledge_waiting:
+                peer.notices.append((notify, source))
+            self._query(now, peer, out)
+
+    def _peers_in(self, now: float, notify: HaNotify) -> list[Peer]:
+        if notify.prefix_length == EXACT:
+            peer = self._peer_of(now, notify.home_address)
+            found = [peer] if peer is not None else []
+        else:
+            prefix, length = notify.home_address, notify.prefix_length
+            found = [p for p in self._all_peers() if in_prefix(p.home_address, prefix, length)]
+        return [peer for peer in found if peer.state is not PeerState.NON_MAT]
+
+    def _stranger(self, now: float, home_address: Address, out: _Effects) -> Peer | None:
+        """A peer that introduces itself before its first packet."""
+        if not self._may_trigger(now, out):
+            return None
+        former = self._peers.get(home_address) if self._peers else None
+        if former is not None:
+            self._forget(former, PeerInput.ENDED, out)
+        return self._peer_for(now, home_address, out, caller=False)
+
+    def _acknowledge(self, notify: HaNotify, source: Endpoint, out: _Effects) -> None:
+        ack = HaNotifyAck(notify.sequence, Code.SUCCEEDED, notify.peer, nonce=notify.nonce)
+        out.append(Send(ack, source))
+
+    # ---- packets that wait ---------------------------------------------------------------------
+
+    def _announced(
+        self, now: float, handle: Handle, source: Address, announced: Address, out: _Effects
+    ) -> None:
+        """Step 6': a Mapping Update Option names the sender; its IMS is asked (7)."""
+        peer = self._peer_of(now, announced)
+        if (peer is None or peer.state is PeerState.NON_MAT) and not self._may_trigger(now, out):
+            out.append(DropPacket(handle, Reason.OVERFLOW))
+            return
+        if peer is None or peer.state is PeerState.NON_MAT:
+            if peer is not None:
+                self._forget(peer, PeerInput.ENDED, out)
+            peer = self._peer_for(now, announced, out, caller=False)
+        if peer is None:
+            out.append(DropPacket(handle, Reason.UNREACHABLE))
+        elif self._may_hold(len(peer.held_in)):
+            self._held += 1
+            peer.held_in.append((handle, source))
+            peer.used_at = now
+            self._query(now, peer, out)
+        else:
+            out.append(DropPacket(handle, Reason.OVERFLOW))
+
+    def _unknown_source(
+        self, now: float, handle: Handle, address: Address, out: _Effects
+    ) -> None:
+        """Step 6: hold the packet and ask the own IMS whose address this is."""
+        source = self._sources.get(address) if self._sources else None
+        if source is None:
+            source = self._ask_about(now, address, out)
+        if source is None:
+            out.append(DropPacket(handle, Reason.UNREACHABLE))
+        elif self._may_hold(len(source.held)):
+            self._held += 1
+            source.held.append(handle)
+        else:
+            out.append(DropPacket(handle, Reason.OVERFLOW))
+
+    def _ask_about(self, now: float, address: Address, out: _Effects) -> Source | None:
+        blocked = self._table is not None and self._table.find(now, address) is Missing.RATE_LIMITED
+        if blocked or not self._own.servers or not self._may_trigger(now, out):
+            return None
+        source = Source(address)
+        if self._sources is None:
+            self._sources = {}
+        self._sources[address] = source
+        sequence, nonce = self._exchanges.identify()
+        request = HaQuery(sequence, address, nonce=nonce)
+        limit = self._exchanges.parameters.query_attempts
+        exchange = Exchange(Purpose.IDENTIFY, source, request, self._own.servers, limit)
+        source.query = exchange
+        self._exchanges.add(exchange)
+        self._transmit(now, exchange, out)
+        return source
+
+    def _end_source(self, source: Source) -> None:
+        """The question about a source is over; what it holds is no longer counted as held here."""
+        if self._sources is not None:
+            self._sources.pop(source.address, None)
+            if not self._sources:
+                self._sources = None
+        if source.query is not None:
+            self._exchanges.finish(source.query)
+
+    def _may_hold(self, of_this_peer: int) -> bool:
+        parameters = self._exchanges.parameters
+        return of_this_peer < parameters.hold_per_peer and self._held < parameters.hold_total
+
+    def _may_trigger(self, now: float, out: _Effects) -> bool:
+        """Whether a stranger may cause one more look-up."""
+        parameters = self._exchanges.parameters
+        if self._triggered is None:
+            self._triggered = TokenBucket(parameters.triggered_rate, parameters.triggered_burst)
+        if self._triggered.take(now):
+            return True
+        out.append(Event(EventKind.RATE_LIMITED))
+        return False
+
+    def _drop(self, held: Iterable[Handle], reason: Reason, out: _Effects) -> None:
+        for handle in held:
+            self._held -= 1
+            out.append(DropPacket(handle, reason))
+
+    def _drop_all(self, peer: Peer, out: _Effects) -> None:
+        self._drop((handle for handle, _ in peer.held_out), Reason.UNREACHABLE, out)
+        self._drop((handle for handle, _ in peer.held_in), Reason.UNREACHABLE, out)
+        peer.held_out, peer.held_in = [], []
+
+    def _release_in(self, now: float, peer: Peer, out: _Effects) -> None:
+        """Packets that came in early: now the mapping says whether the source is the peer's."""
+        if not peer.held_in:
+            return
+        held, peer.held_in = peer.held_in, []
+        inward = self._inward(peer)
+        for handle, source in held:
+            self._held -= 1
+            owner = self._table.owner(now, source) if self._table else None
+            if owner is peer.mapping:
+                out.append(ReleasePacket(handle, inward))
+            else:
+                out.append(DropPacket(handle, Reason.NOT_ITS_ADDRESS))
+
+    # ---- peers ---------------------------------------------------------------------------------
+
+    def _all_peers(self) -> list[Peer]:
+        return list(self._peers.values()) if self._peers else []
+
+    def _existing(self, home_address: Address) -> Peer:
+        assert self._peers is not None
+        return self._peers[home_address]
+
+    def _peer_of(self, now: float, home_address: Address) -> Peer | None:
+        """The peer that a home address belongs to, itself or through its prefix."""
+        if self._peers is None:
+            return None
+        peer = self._peers.get(home_address)
+        if peer is None and self._table is not None:
+            mapping = self._table.find(now, home_address)
+            if isinstance(mapping, Mapping):
+                peer = self._peers.get(mapping.home_address)
+        return peer
+
+    def _peer_for(
+        self, now: float, home_address: Address, out: _Effects, *, caller: bool = True
+    ) -> Peer | None:
+        """The peer, met now if it was unknown; None while nobody may ask for it."""
+        peer = self._peer_of(now, home_address)
+        if peer is not None:
+            return peer
+        if self._table is not None:
+            if self._table.find(now, home_address) is Missing.RATE_LIMITED:
+                out.append(Event(EventKind.RATE_LIMITED, home_address))
+                return None
+        peer = self._add_peer(now, home_address, caller=caller, out=out)
+        self._step(peer, PeerInput.NEEDED, out)
+        out.append(Lookup(home_address))
+        return peer
+
+    def _add_peer(
+        self, now: float, home_address: Address, *, caller: bool, out: _Effects
+    ) -> Peer:
+        if self._peers is None or self._table is None:
+            self._peers = {}
+            self._table = MappingTable(self._exchanges.parameters.table_size)
+        if len(self._peers) >= self._table.limit:
+            self._forget(next(iter(self._peers.values())), PeerInput.ENDED, out)
+        peer = Peer(home_address, now, caller=caller)
+        self._peers[home_address] = peer
+        return peer
+
+    def _step(self, peer: Peer, happened: PeerInput, out: _Effects) -> None:
+        peer.state = PEER[peer.state, happened]
+        if peer.state is PeerState.ESTABLISHED:
+            out.append(Event(EventKind.PEER_ESTABLISHED, peer.home_address))
+
+    def _in_use(self, now: float, peer: Peer) -> bool:
+        return peer.in_use(now, self._exchanges.parameters)
+
+    def _used(self, now: float, peer: Peer, out: _Effects) -> None:
+        """Traffic with a peer. After a long silence it may have forgotten this node."""
+        was_in_use = self._in_use(now, peer)
+        peer.used_at = now
+        assert self._peers is not None
+        self._peers[peer.home_address] = self._peers.pop(peer.home_address)
+        if not was_in_use and peer.state is PeerState.ESTABLISHED:
+            self._introduce(now, peer, out)
+            self._schedule(now, peer)
+
+    def _located(
+        self, now: float, peer: Peer, result: Servers | NotFound, out: _Effects
+    ) -> None:
+        """Step 0 is over."""
+        if not isinstance(result, NotFound):
+            peer.servers = result
+            if peer.state is PeerState.LOCATING:
+                self._step(peer, PeerInput.SERVERS_FOUND, out)
+                self._query(now, peer, out)
+        elif peer.state is not PeerState.LOCATING:
+            return
+        elif result is NotFound.NOT_MAT:
+            self._step(peer, PeerInput.NOT_MAT, out)
+            life = self._exchanges.parameters.non_mat_time
+            self._learn(now, peer, _ordinary(peer.home_address, now, life), out)
+        else:
+            self._fail(now, peer, PeerInput.LOOKUP_FAILED, out)
+
+    def _query(self, now: float, peer: Peer, out: _Effects) -> None:
+        """Steps 1 and 7: MA Query to the peer's IMS, unless one is under way or not yet possible."""
+        if peer.query is None and peer.servers:
+            sequence, nonce = self._exchanges.identify()
+            request = MaQuery(sequence, peer.home_address, peer.wanted_version, nonce=nonce)
+            limit = self._exchanges.parameters.query_attempts
+            peer.query = Exchange(Purpose.RESOLVE, peer, request, peer.servers, limit)
+            self._begin(now, peer, peer.query, out)
+
+    def _end_query(self, peer: Peer) -> None:
+        if peer.query is not None:
+            self._exchanges.finish(peer.query)
+            peer.query = None
+
+    def _notice(self, peer: Peer) -> HaNotify:
+        sequence, nonce = self._exchanges.identify()
+        return HaNotify(
+            sequence,
+            self.home_address,
+            peer.home_address,
+            self._own.registered_version,
+            self._own.key.prefix_length,
+            nonce=nonce,
+        )
+
+    def _introduce(self, now: float, peer: Peer, out: _Effects) -> None:
+        """Step 2: HA Notify to the peer's IMS, in place of an older one under way."""
+        if not self._own.registered or not peer.servers:
+            return
+        if peer.introduction is not None:
+            self._exchanges.finish(peer.introduction)
+        limit = self._exchanges.parameters.notify_attempts
+        peer.introduction = Exchange(
+            Purpose.INTRODUCE, peer, self._notice(peer), peer.servers, limit
+        )
+        self._begin(now, peer, peer.introduction, out)
+
+    def _confirm(self, now: float, peer: Peer, out: _Effects) -> None:
+        """Step 2': HA Notify to the peer itself, from the address that it is to learn."""
+        if peer.confirmation is not None:
+            self._exchanges.finish(peer.confirmation)
+            peer.confirmation = None
+        own, usable = self._own, self._usable(peer)
+        local = next((a for a in own.addresses if a in own.registered), None)
+        if local is None or not usable:
+            return
+        limit = self._exchanges.parameters.notify_attempts
+        there = (Endpoint(usable[0], MAT_PORT),)
+        peer.confirmation = Exchange(Purpose.CONFIRM, peer, self._notice(peer), there, limit)
+        peer.confirmation.local = local
+        self._begin(now, peer, peer.confirmation, out)
+
+    def _begin(self, now: float, peer: Peer, exchange: Exchange, out: _Effects) -> None:
+        """Send a request about a peer, later if there were many of its kind."""
+        self._exchanges.add(exchange)
+        rate = self._exchanges.parameters.peer_message_rate
+        at = peer.may_send(now, _PACED[exchange.purpose], rate)
+        if at <= now:
+            self._transmit_first(now, peer, exchange, out)
+        else:
+            out.append(Event(EventKind.RATE_LIMITED, peer.home_address))
+            self._exchanges.timers.schedule(exchange, at)
+
+    def _transmit_first(self, now: float, peer: Peer, exchange: Exchange, out: _Effects) -> None:
+        rate = self._exchanges.parameters.peer_message_rate
+        peer.count_sent(now, _PACED[exchange.purpose], rate)
+        self._transmit(now, exchange, out)
+
+    def _transmit(self, now: float, exchange: Exchange, out: _Effects) -> None:
+        self._exchanges.transmitted(now, exchange)
+        out.append(Send(exchange.request, exchange.destination, exchange.local))
+
+    def _usable(self, peer: Peer) -> tuple[Address, ...]:
+        if peer.mapping is None or self._table is None:
+            return ()
+        if peer.mapping.non_mat:
+            return peer.mapping.mobile_addresses
+        return self._table.usable(peer.mapping)
+
+    # ---- what is learnt ------------------------------------------------------------------------
+
+    def _learn(self, now: float, peer: Peer, mapping: Mapping, out: _Effects) -> None:
+        """The peer's IMS has said where it is: the authoritative word."""
+        assert self._table is not None
+        before = peer.mapping
+        peer = self._under_its_prefix(peer, mapping)
+        peer.mapping = mapping
+        for rival in self._table.put(mapping):
+            self._lost_address(now, rival, out)
+        self._adopt_sources(now, peer, mapping)
+        if peer.state is PeerState.QUERYING:
+            self._enter_table(now, peer, out)
+        elif before is not None and before.mobile_addresses != mapping.mobile_addresses:
+            out.append(Event(EventKind.PEER_MOVED, peer.home_address))
+        self._redirect(now, peer, out)
+        self._schedule(now, peer)
+        self._settle(now, peer, out)
+        self._release_in(now, peer, out)
+        notices, peer.notices = peer.notices, []
+        for notify, source in notices:
+            if mapping.version >= notify.version:
+                self._acknowledge(notify, source, out)
+
+    def _mapping(self, now: float, answer: MaAnswer | HaNotifyAck) -> Mapping:
+        longest = self._exchanges.parameters.maximum_lifetime
+        return Mapping(
+            answer.home_address,
+            answer.prefix_length,
+            answer.mobile_addresses,
+            answer.version,
+            now - answer.age * _MILLISECOND,
+            now + min(answer.lifetime, longest),
+        )
+
+    def _under_its_prefix(self, peer: Peer, mapping: Mapping) -> Peer:
+        """A mapping for a whole prefix: all its hosts are one peer, that of the prefix."""
+        if peer.home_address == mapping.home_address:
+            return peer
+        assert self._peers is not None
+        del self._peers[peer.home_address]
+        known = self._peers.get(mapping.home_address)
+        if known is None:
+            peer.home_address = mapping.home_address
+            self._peers[peer.home_address] = peer
+            return peer
+        known.held_out += peer.held_out
+        known.held_in += peer.held_in
+        known.notices += peer.notices
+        self._end_exchanges(peer)
+        return known
+
+    def _enter_table(self, now: float, peer: Peer, out: _Effects) -> None:
+        if peer.caller and not self._announces:
+            self._step(peer, PeerInput.ANSWERED_TO_CALLER, out)
+            self._introduce(now, peer, out)
+            return
+        self._step(peer, PeerInput.ANSWERED_TO_CALLEE, out)
+        if not peer.caller and not peer.held_in and not self._announces:
+            self._introduce(now, peer, out)
+
+    def _adopt_sources(self, now: float, peer: Peer, mapping: Mapping) -> None:
+        """Sources asked about that this mapping explains."""
+        assert self._table is not None
+        for source in list(self._sources.values()) if self._sources else ():
+            if self._table.owner(now, source.address) is mapping:
+                self._end_source(source)
+                peer.held_in += [(handle, source.address) for handle in source.held]
+
+    def _lost_address(self, now: float, rival: Mapping, out: _Effects) -> None:
+        """Another mapping lost an address to a newer claim, or its place in the table."""
+        assert self._table is not None
+        peer = self._peers.get(rival.home_address) if self._peers else None
+        if peer is None or peer.mapping is not rival:
+            return
+        if self._table.find(now, rival.home_address) is not rival or rival.non_mat:
+            self._forget(peer, PeerInput.ENDED, out)
+            return
+        out.append(Event(EventKind.ADDRESS_REUSED, rival.home_address))
+        self._settle(now, peer, out)
+        self._query(now, peer, out)
+
+    def _redirect(self, now: float, peer: Peer, out: _Effects) -> None:
+        """A notice under way to an address that the peer has left goes to the new one."""
+        usable = self._usable(peer)
+        if peer.confirmation is not None and usable:
+            if peer.confirmation.destination.address not in usable:
+                self._confirm(now, peer, out)
+
+    def _settle(self, now: float, peer: Peer, out: _Effects) -> None:
+        """Work out the translation; tell the driver if it is new; let held packets go."""
+        translation = self._translation(now, peer)
+        if translation is None:
+            if peer.translation is not None:
+                peer.translation = None
+                out.append(ClearMapping(peer.home_address))
+        elif translation != peer.translation:
+            peer.translation = translation
+            out.append(SetMapping(translation))
+        self._seek_confirmation(now, peer, out)
+        if translation is not None and peer.held_out:
+            held, peer.held_out = peer.held_out, []
+            self._held -= len(held)
+            out.extend(ReleasePacket(handle, translation) for handle, _ in held)
+
+    def _translation(self, now: float, peer: Peer) -> Translation | None:
+        if peer.state not in (PeerState.ESTABLISHED, PeerState.NON_MAT):
+            return None
+        usable, local = self._usable(peer), self._local_for(now, peer)
+        if not usable or local is None or peer.mapping is None:
+            return None
+        announce = self._announces and self._wants_announcing(now, peer, local)
+        return Translation(
+            peer.home_address,
+            peer.mapping.prefix_length,
+            usable[0],
+            usable,
+            self.home_address,
+            self._own.key.prefix_length,
+            local,
+            self.home_address if announce else None,
+        )
+
+    def _inward(self, peer: Peer) -> Translation:
+        """How a packet from this peer is delivered, whether or not any may go out yet."""
+        if peer.translation is not None:
+            return peer.translation
+        assert peer.mapping is not None
+        return Translation(
+            peer.mapping.home_address,
+            peer.mapping.prefix_length,
+            peer.mapping.mobile_addresses[0],
+            self._usable(peer),
+            self.home_address,
+            self._own.key.prefix_length,
+            self.home_address,
+        )
+
+    def _local_for(self, now: float, peer: Peer) -> Address | None:
+        """The own address to use towards a peer: the first that it may be used from."""
+        own = self._own
+        if peer.state is PeerState.NON_MAT:
+            return own.addresses[0] if own.addresses else None
+        for address in own.addresses:
+            if address in own.registered and (
+                self._announces or address in peer.confirmed or own.settled(now, address)
+            ):
+                return address
+        return None
+
+    def _wants_announcing(self, now: float, peer: Peer, local: Address) -> bool:
+        if peer.state is PeerState.NON_MAT or local in peer.confirmed:
+            return False
+        return peer.caller or not self._own.settled(now, local)
+
+    def _seek_confirmation(self, now: float, peer: Peer, out: _Effects) -> None:
+        """Ask the peer to confirm the own mapping where packets wait for that."""
+        own = self._own
+        if peer.confirmation is not None or not own.registered or not peer.servers:
+            return
+        if peer.state not in (PeerState.NOTIFYING, PeerState.ESTABLISHED):
+            return
+        wanted = next((a for a in own.addresses if a in own.registered), None)
+        if wanted is None or wanted in peer.confirmed:
+            return
+        if not own.settled(now, wanted) or (self._announces and peer.caller):
+            self._confirm(now, peer, out)
+
+    # ---- endings -------------------------------------------------------------------------------
+
+    def _schedule(self, now: float, peer: Peer) -> None:
+        """The peer's timer: the next periodic query while it is in use, else the mapping's end."""
+        assert peer.mapping is not None
+        parameters = self._exchanges.parameters
+        ends = peer.mapping.expires
+        if not peer.mapping.non_mat and self._in_use(now, peer):
+            # Half of what is left, so that a lost query is made good before the end; but never so
+            # little that the timer runs after an end it cannot reach.
+            interval = min(parameters.peer_query_interval, (ends - now) / 2)
+            interval = self._exchanges.jittered(interval, parameters.peer_query_jitter)
+            ends = min(ends, now + max(interval, parameters.failure_time))
+        self._exchanges.timers.schedule(peer, ends)
+
+    def _peer_due(self, now: float, peer: Peer, out: _Effects) -> None:
+        if peer.mapping is None:
+            return
+        if peer.mapping.expires <= now:
+            self._forget(peer, PeerInput.ENDED, out)
+            return
+        if not peer.mapping.non_mat and self._in_use(now, peer):
+            self._query(now, peer, out)
+        self._schedule(now, peer)
+
+    def _timed_out(self, now: float, exchange: Exchange, out: _Effects) -> None:
+        peer = exchange.subject
+        if exchange.purpose is Purpose.REGISTER:
+            self._own.timed_out(now, exchange, out)
+        elif exchange.attempts == 0 and isinstance(peer, Peer):
+            self._transmit_first(now, peer, exchange, out)
+        elif self._exchanges.fall_over(exchange):
+            out.append(Event(EventKind.RETRANSMITTED, exchange.destination.address))
+            self._transmit(now, exchange, out)
+            if exchange.purpose is Purpose.CONFIRM and isinstance(peer, Peer):
+                self._query(now, peer, out)
+        else:
+            self._gave_up(now, exchange, out)
+
+    def _gave_up(self, now: float, exchange: Exchange, out: _Effects) -> None:
+        subject = exchange.subject
+        if isinstance(subject, Source):
+            self._end_source(subject)
+            self._drop(subject.held, Reason.UNREACHABLE, out)
+            out.append(Event(EventKind.SILENT, subject.address))
+            return
+        assert isinstance(subject, Peer)
+        out.append(Event(EventKind.SILENT, subject.home_address))
+        if exchange.purpose is Purpose.RESOLVE:
+            subject.query = None
+            if subject.state is PeerState.QUERYING:
+                self._fail(now, subject, PeerInput.SILENT, out)
+            else:
+                out.append(Lookup(subject.home_address))
+        elif exchange.purpose is Purpose.INTRODUCE:
+            subject.introduction = None
+            if subject.state is PeerState.NOTIFYING:
+                self._fail(now, subject, PeerInput.SILENT, out)
+        else:
+            subject.confirmation = None
+            if self._announces:
+                self._introduce(now, subject, out)
+            self._take_as_confirmed(now, subject, exchange, EventKind.PEER_UNCONFIRMED, out)
+
+    def _fail(self, now: float, peer: Peer, happened: PeerInput, out: _Effects) -> None:
+        """The peer cannot be reached: forget it, and leave its servers in peace for a moment."""
+        self._forget(peer, happened, out)
+        assert self._table is not None
+        until = now + self._exchanges.parameters.failure_time
+        for evicted in self._table.block(peer.home_address, until):
+            self._lost_address(now, evicted, out)
+
+    def _forget(self, peer: Peer, happened: PeerInput, out: _Effects) -> None:
+        if (peer.state, happened) in PEER:
+            self._step(peer, happened, out)
+        assert self._peers is not None
+        assert self._table is not None
+        self._peers.pop(peer.home_address, None)
+        if peer.mapping is not None:
+            self._table.remove(peer.home_address)
+        self._end_exchanges(peer)
+        self._drop_all(peer, out)
+        if peer.translation is not None:
+            peer.translation = None
+            out.append(ClearMapping(peer.home_address))
+        out.append(Event(EventKind.PEER_FORGOTTEN, peer.home_address))
+
+    def _end_exchanges(self, peer: Peer) -> None:
+        self._exchanges.timers.cancel(peer)
+        for exchange in (peer.query, peer.introduction, peer.confirmation):
+            if exchange is not None:
+                self._exchanges.finish(exchange)
+        peer.query = peer.introduction = peer.confirmation = None
+
+
+def _covers(answer: MaAnswer | HaNotifyAck, home_address: Address) -> bool:
+    """Whether an answer is about this home address, itself or within a prefix."""
+    return in_prefix(home_address, answer.home_address, answer.prefix_length)
+
+
+def _ordinary(address: Address, now: float, life: float) -> Mapping:
+    """An entry for a host that is not a MAT node: it stands for itself."""
+    return Mapping(address, EXACT, (address,), 0, now, now + life, non_mat=True)

@@ -1,0 +1,220 @@
+"""Anything may happen, in any order: the invariants that must hold all the same.
+
+Two to four nodes and one to three IMS with replicas; a network that loses, duplicates, reorders and
+delays; nodes that move hard and softly, reboot and go home; a DNS and stores that fail. Addresses
+are leased from a small pool, so that one node gets what another has left.
+"""
+
+from collections.abc import Sequence
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mat.address import Address, format_address, parse_address
+from mat.parameters import DEFAULTS
+from tests.core.world import World
+
+LEASE = 60.0
+CONVERGENCE = 180.0
+"""docs/protocol.md, section 9.4: once the network is quiet, tables in use are right after this."""
+GROUPS = [(1,), (2,), (1, 1), (1, 2), (3,), (1, 1, 1)]
+POOL = [parse_address(f"198.51.100.{n}") for n in range(1, 7)]
+
+
+class Mobility(RuleBasedStateMachine):
+    """The world and what may happen to it."""
+
+    @initialize(
+        seed=st.integers(0, 2**32),
+        groups=st.sampled_from(GROUPS),
+        nodes=st.integers(2, 4),
+        loss=st.sampled_from([0.0, 0.1, 0.4]),
+        spread=st.sampled_from([0.0, 0.02, 1.0]),
+        duplicates=st.sampled_from([0.0, 0.3]),
+    )
+    def build(
+        self,
+        seed: int,
+        groups: tuple[int, ...],
+        nodes: int,
+        loss: float,
+        spread: float,
+        duplicates: float,
+    ) -> None:
+        self.world = world = World(seed)
+        names: list[list[str]] = []
+        for group, replicas in enumerate(groups):
+            names.append([f"IMS{group}{replica}" for replica in range(replicas)])
+            for replica, name in enumerate(names[-1]):
+                world.add_server(name, f"192.0.2.{10 * group + replica + 1}", f"10.{group}.0.0/16")
+        self.nodes = [f"N{i}" for i in range(nodes)]
+        for i, name in enumerate(self.nodes):
+            group = i % len(groups)
+            world.add_host(name, f"10.{group}.{i}.1", *names[group])
+        self.leases: dict[Address, tuple[str, float]] = {}
+        self.loss, self.spread, self.duplicates = loss, spread, duplicates
+        self.dns_fails = False
+        self.talked: set[tuple[str, str]] = set()
+        self.checked = 0
+        world.delays = self.delays
+        world.lose = lambda _source, target, _what: self.dns_fails and target == "DNS"
+        for name in self.nodes:
+            self.lease_and_attach(name, keep=0)
+
+    def delays(self) -> list[float]:
+        chance = self.world.random
+        copies = 0 if chance.random() < self.loss else 1
+        copies += chance.random() < self.duplicates
+        return [0.005 + self.spread * chance.random() for _ in range(copies)]
+
+    # ---- addresses, as DHCP gives them ---------------------------------------------------------
+
+    def lease(self, name: str) -> Address | None:
+        """An address whose last lease has ended, or that this node had last."""
+        now = self.world.now
+        self.leases = {a: held for a, held in self.leases.items() if held[1] > now}
+        free = [a for a in POOL if a not in self.leases]
+        return self.world.random.choice(free) if free else None
+
+    def lease_and_attach(self, name: str, keep: int) -> None:
+        """A new address first, then `keep` of the present ones."""
+        present = list(self.world.hosts[name].machine.addresses[:keep])
+        address = self.lease(name)
+        if address is not None:
+            self.attach(name, [address, *present])
+
+    def attach(self, name: str, addresses: Sequence[Address]) -> None:
+        until = [self.world.now + LEASE] * len(addresses)
+        for address, end in zip(addresses, until, strict=True):
+            self.leases[address] = (name, end)
+        self.world.attach(name, *map(format_address, addresses), until=until)
+
+    def renew(self) -> None:
+        """Leases of addresses in use are extended in time; those left behind run out."""
+        for name in self.nodes:
+            addresses = self.world.hosts[name].machine.addresses
+            if addresses:
+                self.attach(name, addresses)
+
+    # ---- what may happen -----------------------------------------------------------------------
+
+    @rule(node=st.integers(0, 3), gap=st.sampled_from([0.0, 0.2, 5.0]))
+    def moves_hard(self, node: int, gap: float) -> None:
+        name = self.nodes[node % len(self.nodes)]
+        self.world.attach(name)
+        self.pass_time(gap)
+        self.lease_and_attach(name, keep=0)
+
+    @rule(node=st.integers(0, 3))
+    def gains_an_address(self, node: int) -> None:
+        self.lease_and_attach(self.nodes[node % len(self.nodes)], keep=1)
+
+    @rule(node=st.integers(0, 3))
+    def swaps_or_drops_an_address(self, node: int) -> None:
+        name = self.nodes[node % len(self.nodes)]
+        addresses = self.world.hosts[name].machine.addresses
+        if len(addresses) > 1:
+            self.attach(name, addresses[::-1] if node % 2 else addresses[:1])
+
+    @rule(node=st.integers(0, 3))
+    def detaches(self, node: int) -> None:
+        self.world.attach(self.nodes[node % len(self.nodes)])
+
+    @rule(node=st.integers(0, 3))
+    def goes_home(self, node: int) -> None:
+        name = self.nodes[node % len(self.nodes)]
+        home = self.world.hosts[name].machine.home_address
+        self.world.attach(name, format_address(home))
+
+    @rule(node=st.integers(0, 3), gap=st.sampled_from([0.0, 30.0]))
+    def reboots(self, node: int, gap: float) -> None:
+        name = self.nodes[node % len(self.nodes)]
+        self.world.reboot(name)
+        self.pass_time(gap)
+        self.lease_and_attach(name, keep=0)
+
+    @rule(one=st.integers(0, 3), other=st.integers(0, 3), back=st.booleans())
+    def talks(self, one: int, other: int, back: bool) -> None:
+        sender, receiver = (self.nodes[i % len(self.nodes)] for i in (one, other))
+        if sender != receiver:
+            self.talked.add((sender, receiver))
+            self.world.send(sender, receiver)
+            if back:
+                self.pass_time(0.1)
+                self.world.send(receiver, sender)
+
+    @rule(server=st.integers(0, 2), up=st.booleans())
+    def store_fails_or_recovers(self, server: int, up: bool) -> None:
+        servers = list(self.world.servers.values())
+        servers[server % len(servers)].store_up = up
+
+    @rule(fails=st.booleans())
+    def dns_fails_or_recovers(self, fails: bool) -> None:
+        self.dns_fails = fails
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 7.0, 40.0, 200.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.pass_time(seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        while seconds > 0:
+            self.world.run(min(seconds, LEASE / 4))
+            seconds -= LEASE / 4
+            self.renew()
+
+    # ---- what must hold ------------------------------------------------------------------------
+
+    @invariant()
+    def nobody_passes_for_another(self) -> None:
+        homes = {h.machine.home_address: name for name, h in self.world.hosts.items()}
+        for delivery in self.world.deliveries[self.checked :]:
+            assert delivery.at == delivery.packet.receiver
+            assert homes.get(delivery.source, delivery.packet.sender) == delivery.packet.sender
+            assert homes.get(delivery.destination, delivery.at) == delivery.at
+        self.checked = len(self.world.deliveries)
+
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        for host in self.world.hosts.values():
+            assert 0 <= host.machine.held <= DEFAULTS.hold_total
+            peers = list(host.machine.peers())
+            assert len(peers) <= len(self.nodes) + len(POOL)
+            assert len(host.machine._exchanges) <= 3 * len(peers) + len(POOL) + 3
+            assert len(host.machine._exchanges.timers._heap) < 100
+        for server in self.world.servers.values():
+            assert server.machine.inquiries <= len(self.nodes)
+            assert server.machine.foreign_mappings <= len(self.nodes)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        self.loss = self.duplicates = self.spread = 0.0
+        self.dns_fails = False
+        for server in self.world.servers.values():
+            server.store_up = True
+        for name in self.nodes:
+            if not self.world.hosts[name].machine.addresses:
+                self.pass_time(LEASE)
+                self.lease_and_attach(name, keep=0)
+        for _ in range(int(CONVERGENCE / 5)):
+            for sender, receiver in self.talked:
+                self.world.send(sender, receiver)
+            self.pass_time(5.0)
+        self.nobody_passes_for_another()
+        self.tables_in_use_are_right()
+
+    def tables_in_use_are_right(self) -> None:
+        for sender, receiver in sorted(self.talked):
+            there = self.world.hosts[receiver].machine
+            kernel = self.world.hosts[sender].kernel
+            assert there.home_address in kernel, (sender, receiver)
+            translation = kernel[there.home_address]
+            assert translation.accepted == there.addresses, (sender, receiver)
+            packet = self.world.send(sender, receiver)
+            self.world.run(1.0)
+            assert self.world.deliveries[-1].packet is packet, (sender, receiver)
+
+
+Mobility.TestCase.settings = settings(stateful_step_count=40)
+TestMobility = Mobility.TestCase
