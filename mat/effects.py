@@ -184,4 +184,3 @@ class ReadByMobile:
 NodeEffect = Send | Lookup | SetMapping | ClearMapping | ReleasePacket | DropPacket | Event
 ServerEffect = Send | Lookup | StoreWrite | ReadByHome | ReadByMobile | Event
 Effect = NodeEffect | ServerEffect
-

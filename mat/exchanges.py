@@ -28,8 +28,9 @@ from mat.parameters import Parameters
 from mat.timers import Timed, Timers
 
 UNLIMITED: Final = 1 << 30
-_MEASURED: Final = 64
+_MEASURED: Final = 16
 """Servers whose round trip one machine remembers."""
+_MOST_DOUBLINGS: Final = 10
 _SMOOTHING: Final = 0.125
 """Weight of a new round trip in the average (RFC 6298)."""
 _ANSWERS: Final[dict[type, type]] = {
@@ -61,6 +62,8 @@ class Purpose(Enum):
     CONFIRM = "HA Notify to the peer itself"
     IDENTIFY = "HA Query for an unknown source"
     INQUIRE = "MA Query of an IMS for a node of another"
+
+    __hash__ = object.__hash__
 
 
 @final
@@ -101,17 +104,17 @@ class Exchange(Timed):
         return self.servers[self.server % len(self.servers)]
 
 
-class Exchanges:
-    """All requests of one machine that wait for an answer."""
+class Exchanges(Timers):
+    """All requests of one machine that wait for an answer, and with them all its timers."""
 
-    __slots__ = ("_pending", "_random", "_round_trips", "parameters", "timers")
+    __slots__ = ("_pending", "_random", "_round_trips", "parameters")
 
     def __init__(self, parameters: Parameters, random: Random) -> None:
+        super().__init__()
         self.parameters = parameters
-        self.timers = Timers()
         self._random = random
         self._pending: dict[int, Exchange] | None = None
-        self._round_trips: dict[Endpoint, float] | None = None
+        self._round_trips: tuple[tuple[Endpoint, float], ...] = ()
 
     def __len__(self) -> int:
         return len(self._pending) if self._pending else 0
@@ -137,7 +140,7 @@ class Exchanges:
         """The request goes out now: count it and set the timer for the next time."""
         exchange.attempts += 1
         exchange.sent_at = now
-        self.timers.schedule(exchange, now + self._timeout(exchange))
+        self.schedule(exchange, now + self._timeout(exchange))
 
     def fall_over(self, exchange: Exchange) -> bool:
         """A timeout passed: turn to the next replica. False when the attempts are used up."""
@@ -165,35 +168,42 @@ class Exchanges:
             self._pending.pop(exchange.request.sequence, None)
             if not self._pending:
                 self._pending = None
-        self.timers.cancel(exchange)
+        self.cancel(exchange)
 
     def _timeout(self, exchange: Exchange) -> float:
         parameters = self.parameters
-        known = self._round_trips.get(exchange.destination) if self._round_trips else None
+        known = self._round_trip_of(exchange.destination)
         first = parameters.initial_timeout
         if known is not None:
             first = max(parameters.minimum_timeout, parameters.timeout_factor * known)
-        doubled = first * (1 << min(exchange.attempts - 1, 10))
+        doubled = first * (1 << min(exchange.attempts - 1, _MOST_DOUBLINGS))
         stretch = 1 + parameters.timeout_jitter * self._random.random()
         return min(doubled, parameters.maximum_timeout) * stretch
+
+    def _round_trip_of(self, server: Endpoint) -> float | None:
+        for known, round_trip in self._round_trips:
+            if known is server or known == server:
+                return round_trip
+        return None
 
     def _nearest(self, servers: Servers) -> int:
         if len(servers) == 1 or not self._round_trips:
             return 0
-        trips = self._round_trips
-        return min(range(len(servers)), key=lambda i: trips.get(servers[i], 0.0))
+        trips = [self._round_trip_of(server) or 0.0 for server in servers]
+        return trips.index(min(trips))
 
     def _measure(self, server: Endpoint, round_trip: float) -> None:
-        if self._round_trips is None:
-            self._round_trips = {}
-        old = self._round_trips.get(server, round_trip)
-        if server not in self._round_trips and len(self._round_trips) >= _MEASURED:
-            del self._round_trips[next(iter(self._round_trips))]
-        self._round_trips[server] = old + _SMOOTHING * (round_trip - old)
+        old = self._round_trip_of(server)
+        if old is not None:
+            round_trip = old + _SMOOTHING * (round_trip - old)
+        self._remember(server, round_trip)
 
     def _penalise(self, exchange: Exchange) -> None:
         """A silent replica counts as far away, until another one falls silent too."""
         if len(exchange.servers) > 1:
-            if self._round_trips is None:
-                self._round_trips = {}
-            self._round_trips[exchange.destination] = self.parameters.initial_timeout
+            self._remember(exchange.destination, self.parameters.initial_timeout)
+
+    def _remember(self, server: Endpoint, round_trip: float) -> None:
+        """The newest first. A tuple: most nodes know one server, and there are many nodes."""
+        others = tuple(trip for trip in self._round_trips if trip[0] != server)
+        self._round_trips = ((server, round_trip), *others[: _MEASURED - 1])

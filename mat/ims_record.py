@@ -24,7 +24,7 @@ _MAX_LABEL: Final = 63
 
 
 class RecordError(ValueError):
-    """RDATA or text that is no IMS record; the message says what is wrong and what would be right."""
+    """RDATA or text that is no IMS record; says what is wrong and what would be right."""
 
 
 @final

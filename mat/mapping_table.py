@@ -94,6 +94,8 @@ class MappingTable:
     def usable(self, mapping: Mapping) -> tuple[Address, ...]:
         """The mobile addresses of a mapping that nobody has claimed since."""
         claims = self._by_mobile
+        if all(claims.get(m) is mapping for m in mapping.mobile_addresses):
+            return mapping.mobile_addresses
         return tuple(m for m in mapping.mobile_addresses if claims.get(m) is mapping)
 
     def put(self, mapping: Mapping) -> list[Mapping]:
@@ -156,8 +158,11 @@ class MappingTable:
 
 
 def _claims_over(mapping: Mapping, rival: Mapping) -> bool:
-    """Whether a mapping takes an address from another: a MAT node from any other host, else the
-    later registration, for an address has one holder at a time."""
+    """Whether a mapping takes an address from another.
+
+    A MAT node does from any other host; else the later registration does, for an address has one
+    holder at a time.
+    """
     if mapping.non_mat != rival.non_mat:
         return rival.non_mat
     return mapping.registered_at >= rival.registered_at

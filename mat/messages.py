@@ -21,7 +21,7 @@ REQUEST_SIZE: Final = 64
 `AMPLIFICATION_LIMIT` times its size."""
 
 AMPLIFICATION_LIMIT: Final = 3
-"""An answer is at most this many times as long as its query (QUIC's figure, RFC 9000, section 8)."""
+"""An answer is at most this many times as long as its query (QUIC's figure, RFC 9000, 8)."""
 
 NONCE_SIZE: Final = 8
 EXACT: Final = 128

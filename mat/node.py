@@ -60,7 +60,6 @@ from mat.states import PEER, PeerInput, PeerState, RegistrationState
 from mat.timers import TokenBucket
 
 _PACED: Final = {Purpose.RESOLVE: 0, Purpose.INTRODUCE: 1, Purpose.CONFIRM: 2}
-_FOREVER: Final = float("inf")
 _MILLISECOND: Final = 0.001
 
 _Effects = list[NodeEffect]
@@ -117,12 +116,17 @@ class MobileNode:
     @property
     def deadline(self) -> float | None:
         """When `handle_timer` wants to be called, in seconds; None for never."""
-        return self._exchanges.timers.deadline
+        return self._exchanges.deadline
 
     @property
     def home_address(self) -> Address:
         """The home address, or the home prefix of a mobile router."""
         return self._own.key.home_address
+
+    @property
+    def announces(self) -> bool:
+        """Whether this node follows MAT(IPv6)'s procedure, with the Mapping Update Option."""
+        return self._announces
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -159,8 +163,7 @@ class MobileNode:
         seconds on the same clock; it may be left out where addresses are for good.
         """
         out: _Effects = []
-        leases = tuple(until) or (_FOREVER,) * len(addresses)
-        if self._own.change(now, tuple(addresses), leases, out):
+        if self._own.change(now, tuple(addresses), tuple(until), out):
             for peer in self._all_peers():
                 peer.confirmed = tuple(a for a in peer.confirmed if a in self._own.addresses)
                 self._settle(now, peer, out)
@@ -181,9 +184,7 @@ class MobileNode:
             out.append(Event(EventKind.IGNORED, source.address))
         return out
 
-    def packet_out(
-        self, now: float, handle: Handle, destination: Address
-    ) -> Sequence[NodeEffect]:
+    def packet_out(self, now: float, handle: Handle, destination: Address) -> Sequence[NodeEffect]:
         """A packet to a home address that no mapping told to the driver covers."""
         out: _Effects = []
         if not self._own.addresses and self._peer_of(now, destination) is None:
@@ -223,7 +224,7 @@ class MobileNode:
         return out
 
     def used(self, now: float, home_addresses: Iterable[Address]) -> Sequence[NodeEffect]:
-        """Packets of these peers have passed, in either direction, by mappings told to the driver."""
+        """Packets of these peers have passed, in either direction, by mappings of the driver's."""
         out: _Effects = []
         for home_address in home_addresses:
             peer = self._peer_of(now, home_address)
@@ -234,7 +235,7 @@ class MobileNode:
     def servers_found(
         self, now: float, home_address: Address, result: Servers | NotFound
     ) -> Sequence[NodeEffect]:
-        """The DNS answered a `Lookup`: the servers in order of preference, or why there are none."""
+        """The DNS answered a `Lookup`: servers in order of preference, or why there are none."""
         out: _Effects = []
         if home_address == self.home_address:
             self._own.servers_found(now, result, out)
@@ -246,7 +247,7 @@ class MobileNode:
     def handle_timer(self, now: float) -> Sequence[NodeEffect]:
         """Do whatever is due by now."""
         out: _Effects = []
-        for timed in self._exchanges.timers.due(now):
+        for timed in self._exchanges.due(now):
             if isinstance(timed, Peer):
                 self._peer_due(now, timed, out)
             elif isinstance(timed, Exchange):
@@ -268,7 +269,7 @@ class MobileNode:
         if isinstance(answer, ImsUpdateReply):
             self._replied(now, exchange, answer, out)
         elif isinstance(answer, HaAnswer) and isinstance(subject, Source):
-            self._identified(now, subject, exchange, answer, out)
+            self._identified(now, subject, answer, out)
         elif isinstance(answer, MaAnswer) and isinstance(subject, Peer):
             self._resolved(now, subject, exchange, answer, out)
         elif isinstance(answer, HaNotifyAck) and isinstance(subject, Peer):
@@ -349,7 +350,11 @@ class MobileNode:
         if peer.state is PeerState.NOTIFYING:
             self._step(peer, PeerInput.NOTIFIED, out)
         known = peer.mapping.version if peer.mapping else 0
-        if answer.mobile_addresses and answer.version >= known and _covers(answer, peer.home_address):
+        if (
+            answer.mobile_addresses
+            and answer.version >= known
+            and _covers(answer, peer.home_address)
+        ):
             self._learn(now, peer, self._mapping(now, answer), out)
         else:
             self._settle(now, peer, out)
@@ -376,9 +381,7 @@ class MobileNode:
             out.append(Event(kind, peer.home_address))
         self._settle(now, peer, out)
 
-    def _identified(
-        self, now: float, source: Source, exchange: Exchange, answer: HaAnswer, out: _Effects
-    ) -> None:
+    def _identified(self, now: float, source: Source, answer: HaAnswer, out: _Effects) -> None:
         """Step 6 is over: the own IMS says whose address it is, or that nobody registered it."""
         if answer.code == Code.SUCCEEDED and answer.home_addresses:
             self._end_source(source)
@@ -478,9 +481,7 @@ class MobileNode:
         else:
             out.append(DropPacket(handle, Reason.OVERFLOW))
 
-    def _unknown_source(
-        self, now: float, handle: Handle, address: Address, out: _Effects
-    ) -> None:
+    def _unknown_source(self, now: float, handle: Handle, address: Address, out: _Effects) -> None:
         """Step 6: hold the packet and ask the own IMS whose address this is."""
         source = self._sources.get(address) if self._sources else None
         if source is None:
@@ -494,8 +495,11 @@ class MobileNode:
             out.append(DropPacket(handle, Reason.OVERFLOW))
 
     def _ask_about(self, now: float, address: Address, out: _Effects) -> Source | None:
-        blocked = self._table is not None and self._table.find(now, address) is Missing.RATE_LIMITED
-        if blocked or not self._own.servers or not self._may_trigger(now, out):
+        if (
+            self._is_blocked(now, address)
+            or not self._own.servers
+            or not self._may_trigger(now, out)
+        ):
             return None
         source = Source(address)
         if self._sources is None:
@@ -577,6 +581,10 @@ class MobileNode:
                 peer = self._peers.get(mapping.home_address)
         return peer
 
+    def _is_blocked(self, now: float, address: Address) -> bool:
+        table = self._table
+        return table is not None and table.find(now, address) is Missing.RATE_LIMITED
+
     def _peer_for(
         self, now: float, home_address: Address, out: _Effects, *, caller: bool = True
     ) -> Peer | None:
@@ -584,18 +592,15 @@ class MobileNode:
         peer = self._peer_of(now, home_address)
         if peer is not None:
             return peer
-        if self._table is not None:
-            if self._table.find(now, home_address) is Missing.RATE_LIMITED:
-                out.append(Event(EventKind.RATE_LIMITED, home_address))
-                return None
+        if self._is_blocked(now, home_address):
+            out.append(Event(EventKind.RATE_LIMITED, home_address))
+            return None
         peer = self._add_peer(now, home_address, caller=caller, out=out)
         self._step(peer, PeerInput.NEEDED, out)
         out.append(Lookup(home_address))
         return peer
 
-    def _add_peer(
-        self, now: float, home_address: Address, *, caller: bool, out: _Effects
-    ) -> Peer:
+    def _add_peer(self, now: float, home_address: Address, *, caller: bool, out: _Effects) -> Peer:
         if self._peers is None or self._table is None:
             self._peers = {}
             self._table = MappingTable(self._exchanges.parameters.table_size)
@@ -623,9 +628,7 @@ class MobileNode:
             self._introduce(now, peer, out)
             self._schedule(now, peer)
 
-    def _located(
-        self, now: float, peer: Peer, result: Servers | NotFound, out: _Effects
-    ) -> None:
+    def _located(self, now: float, peer: Peer, result: Servers | NotFound, out: _Effects) -> None:
         """Step 0 is over."""
         if not isinstance(result, NotFound):
             peer.servers = result
@@ -642,8 +645,8 @@ class MobileNode:
             self._fail(now, peer, PeerInput.LOOKUP_FAILED, out)
 
     def _query(self, now: float, peer: Peer, out: _Effects) -> None:
-        """Steps 1 and 7: MA Query to the peer's IMS, unless one is under way or not yet possible."""
-        if peer.query is None and peer.servers:
+        """Steps 1 and 7: MA Query to the peer's IMS, unless under way or not yet possible."""
+        if peer.query is None and peer.servers and self._own.addresses:
             sequence, nonce = self._exchanges.identify()
             request = MaQuery(sequence, peer.home_address, peer.wanted_version, nonce=nonce)
             limit = self._exchanges.parameters.query_attempts
@@ -702,7 +705,7 @@ class MobileNode:
             self._transmit_first(now, peer, exchange, out)
         else:
             out.append(Event(EventKind.RATE_LIMITED, peer.home_address))
-            self._exchanges.timers.schedule(exchange, at)
+            self._exchanges.schedule(exchange, at)
 
     def _transmit_first(self, now: float, peer: Peer, exchange: Exchange, out: _Effects) -> None:
         rate = self._exchanges.parameters.peer_message_rate
@@ -804,10 +807,9 @@ class MobileNode:
 
     def _redirect(self, now: float, peer: Peer, out: _Effects) -> None:
         """A notice under way to an address that the peer has left goes to the new one."""
-        usable = self._usable(peer)
-        if peer.confirmation is not None and usable:
-            if peer.confirmation.destination.address not in usable:
-                self._confirm(now, peer, out)
+        under_way, usable = peer.confirmation, self._usable(peer)
+        if under_way is not None and usable and under_way.destination.address not in usable:
+            self._confirm(now, peer, out)
 
     def _settle(self, now: float, peer: Peer, out: _Effects) -> None:
         """Work out the translation; tell the driver if it is new; let held packets go."""
@@ -901,7 +903,7 @@ class MobileNode:
             interval = min(parameters.peer_query_interval, (ends - now) / 2)
             interval = self._exchanges.jittered(interval, parameters.peer_query_jitter)
             ends = min(ends, now + max(interval, parameters.failure_time))
-        self._exchanges.timers.schedule(peer, ends)
+        self._exchanges.schedule(peer, ends)
 
     def _peer_due(self, now: float, peer: Peer, out: _Effects) -> None:
         if peer.mapping is None:
@@ -976,7 +978,7 @@ class MobileNode:
         out.append(Event(EventKind.PEER_FORGOTTEN, peer.home_address))
 
     def _end_exchanges(self, peer: Peer) -> None:
-        self._exchanges.timers.cancel(peer)
+        self._exchanges.cancel(peer)
         for exchange in (peer.query, peer.introduction, peer.confirmation):
             if exchange is not None:
                 self._exchanges.finish(exchange)

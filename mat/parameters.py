@@ -29,19 +29,25 @@ class Parameters:
         3.0, "", "timeout as a multiple of the smoothed round trip: room for a server under load"
     )
     timeout_jitter: float = _parameter(
-        0.1, "", "each timeout is stretched by up to this share, so that a crowd does not stay in step"
+        0.1,
+        "",
+        "each timeout is stretched by up to this share, so that a crowd does not stay in step",
     )
     query_attempts: int = _parameter(
         5, "messages", "transmissions of a query over all replicas before the peer counts as silent"
     )
     notify_attempts: int = _parameter(
-        4, "messages", "transmissions of an HA Notify; the periodic query of the peer is the net below"
+        4,
+        "messages",
+        "transmissions of an HA Notify; the periodic query of the peer is the net below",
     )
     registration_lifetime: float = _parameter(
         180.0, "s", "lifetime asked for in an IMS Update (LISP: expires after 180 s)"
     )
     maximum_lifetime: float = _parameter(
-        600.0, "s", "longest lifetime an IMS grants; bounds how long a stale mapping can live anywhere"
+        600.0,
+        "s",
+        "longest lifetime an IMS grants; bounds how long a stale mapping can live anywhere",
     )
     lease_guard: float = _parameter(
         5.0, "s", "a registered lifetime ends this long before the lease of the address it names"
@@ -56,7 +62,9 @@ class Parameters:
         600.0, "s", "an address held this long can be in no stale mapping: equals maximum_lifetime"
     )
     peer_query_interval: float = _parameter(
-        30.0, "s", "period of the MA Query for a peer in use (or half the mapping's life, if shorter)"
+        30.0,
+        "s",
+        "period of the MA Query for a peer in use (or half the mapping's life, if shorter)",
     )
     peer_query_jitter: float = _parameter(
         0.2, "", "a periodic query comes early by up to this share of its interval"
@@ -68,13 +76,19 @@ class Parameters:
         60.0, "s", "longest time a negative answer of the DNS is kept (LISP: 1 min not registered)"
     )
     unknown_source_time: float = _parameter(
-        2.0, "s", "time a source that no IMS knows passes as an ordinary host before it is asked again"
+        2.0,
+        "s",
+        "time a source that no IMS knows passes as an ordinary host before it is asked again",
     )
     failure_time: float = _parameter(
-        1.0, "s", "no new look-up for a peer this long after one failed (LISP: one request a second)"
+        1.0,
+        "s",
+        "no new look-up for a peer this long after one failed (LISP: one request a second)",
     )
     peer_message_rate: float = _parameter(
-        3.0, "1/s", "HA Notify and queries for one peer (Mobile IPv6: 3 of a type per correspondent)"
+        3.0,
+        "1/s",
+        "HA Notify and queries for one peer (Mobile IPv6: 3 of a type per correspondent)",
     )
     triggered_rate: float = _parameter(
         100.0, "1/s", "look-ups that strangers can cause at one node, in all"
@@ -96,6 +110,11 @@ class Parameters:
     )
     inquiry_limit: int = _parameter(
         100_000, "entries", "HA Notify procedures in progress at one IMS"
+    )
+    inquiry_waiting: int = _parameter(
+        1000,
+        "messages",
+        "notices of one node that wait for the same inquiry: one for each of its peers",
     )
     foreign_table_size: int = _parameter(
         200_000, "entries", "mappings of other IMS's nodes that an IMS keeps for HA Query"
@@ -119,13 +138,15 @@ class Parameters:
         known = {f.name: f for f in fields(cls)}
         for name, value in overrides.items():
             if name not in known:
-                raise ValueError(f"{name}: no such protocol parameter; there are {', '.join(known)}")
+                raise ValueError(
+                    f"{name}: no such protocol parameter; there are {', '.join(known)}"
+                )
             if not value > 0:
                 raise ValueError(f"{name}: must be greater than 0, is {value}")
         values: dict[str, Any] = dict(overrides)
-        for name in values:
+        for name, value in values.items():
             if isinstance(known[name].default, int):
-                values[name] = int(values[name])
+                values[name] = int(value)
         return cls(**values)
 
 

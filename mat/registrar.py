@@ -74,7 +74,11 @@ class Registrar(Timed):
         self.updates: tuple[Exchange, ...] = ()
 
     def change(
-        self, now: float, addresses: tuple[Address, ...], until: tuple[float, ...], out: list[NodeEffect]
+        self,
+        now: float,
+        addresses: tuple[Address, ...],
+        until: tuple[float, ...],
+        out: list[NodeEffect],
     ) -> bool:
         """The host's addresses are these now. False if only their leases changed, or nothing."""
         self.until = until
@@ -102,9 +106,7 @@ class Registrar(Timed):
                 out.append(Event(EventKind.NOT_A_MAT_ZONE, self.key.home_address))
             if self.state is RegistrationState.LOCATING:
                 self._step(RegistrationInput.LOOKUP_FAILED)
-                self._exchanges.timers.schedule(
-                    self, now + self._exchanges.parameters.maximum_timeout
-                )
+                self._exchanges.schedule(self, now + self._exchanges.parameters.maximum_timeout)
             return
         self.servers = result
         if self.state is RegistrationState.LOCATING:
@@ -129,7 +131,7 @@ class Registrar(Timed):
             return Progress.NONE
         self._exchanges.finish(exchange)
         self.updates = tuple(update for update in self.updates if update is not exchange)
-        return self._accepted(now, exchange, out)
+        return self._accepted(exchange, out)
 
     def timed_out(self, now: float, exchange: Exchange, out: list[NodeEffect]) -> None:
         """No Reply in time: send again, for as long as the address is there."""
@@ -150,7 +152,7 @@ class Registrar(Timed):
                 self._update(now, out)
         elif self.state is RegistrationState.REGISTERED:
             self._update(now, out)
-            self._exchanges.timers.schedule(self, self.expires)
+            self._exchanges.schedule(self, self.expires)
 
     def settled(self, now: float, address: Address) -> bool:
         """Whether an own address was held so long that no stale mapping can name it."""
@@ -164,7 +166,7 @@ class Registrar(Timed):
 
     def _look_up(self, now: float, out: list[NodeEffect]) -> None:
         out.append(Lookup(self.key.home_address))
-        self._exchanges.timers.schedule(self, now + self._exchanges.parameters.maximum_timeout)
+        self._exchanges.schedule(self, now + self._exchanges.parameters.maximum_timeout)
 
     def _next_freshness(self, now: float) -> int:
         """Greater than every one before; where the clock allows, the time of day in 2⁻³² s."""
@@ -223,7 +225,7 @@ class Registrar(Timed):
         lease = min(self.until, default=_FOREVER) - now - parameters.lease_guard
         return max(1, int(min(asked, lease)))
 
-    def _accepted(self, now: float, exchange: Exchange, out: list[NodeEffect]) -> Progress:
+    def _accepted(self, exchange: Exchange, out: list[NodeEffect]) -> Progress:
         update = exchange.request
         assert isinstance(update, ImsUpdate)
         if self._answered:
@@ -236,7 +238,7 @@ class Registrar(Timed):
         parameters = self._exchanges.parameters
         interval = update.lifetime * parameters.refresh_share
         interval = self._exchanges.jittered(interval, parameters.refresh_jitter)
-        self._exchanges.timers.schedule(self, exchange.sent_at + interval)
+        self._exchanges.schedule(self, exchange.sent_at + interval)
         out.append(Event(EventKind.REGISTERED, self.key.home_address))
         return Progress.MOVED if moved else Progress.REFRESHED
 

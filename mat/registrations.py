@@ -130,4 +130,3 @@ def home_behind(registration: Registration, mobile_address: Address) -> Address:
     if registration.prefix_length == EXACT:
         return registration.home_address
     return move_to_prefix(mobile_address, registration.home_address, registration.prefix_length)
-

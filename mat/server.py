@@ -71,7 +71,7 @@ class _Inquiry:
 
     def __init__(self, home_address: Address) -> None:
         self.home_address = home_address
-        self.waiting: list[tuple[HaNotify, Endpoint]] = []
+        self.waiting: dict[tuple[int, Endpoint], HaNotify] = {}
         self.version = 0
         self.query: Exchange | None = None
 
@@ -99,7 +99,7 @@ class MappingServer:
     @property
     def deadline(self) -> float | None:
         """When `handle_timer` wants to be called, in seconds; None for never."""
-        return self._exchanges.timers.deadline
+        return self._exchanges.deadline
 
     @property
     def inquiries(self) -> int:
@@ -156,7 +156,7 @@ class MappingServer:
         self,
         now: float,
         request: ReadByHome | ReadByMobile,
-        found: Registration | None | Outcome,
+        found: Registration | Outcome | None,
     ) -> Sequence[ServerEffect]:
         """The store's answer to a read: a registration, None, or `Outcome.UNAVAILABLE`."""
         if isinstance(request, ReadByMobile):
@@ -189,7 +189,7 @@ class MappingServer:
     def handle_timer(self, now: float) -> Sequence[ServerEffect]:
         """Do whatever is due by now."""
         out: _Effects = []
-        for exchange in self._exchanges.timers.due(now):
+        for exchange in self._exchanges.due(now):
             assert isinstance(exchange, Exchange)
             assert isinstance(exchange.subject, _Inquiry)
             if self._exchanges.fall_over(exchange):
@@ -202,9 +202,7 @@ class MappingServer:
 
     # ---- IMS Update ----------------------------------------------------------------------------
 
-    def _ims_update(
-        self, now: float, update: ImsUpdate, source: Endpoint, out: _Effects
-    ) -> None:
+    def _ims_update(self, now: float, update: ImsUpdate, source: Endpoint, out: _Effects) -> None:
         key = self._keys(update.authentication.key_id) if update.authentication else None
         if update.authentication is None or key is None or not is_authentic(update, key):
             out.append(Event(EventKind.UNAUTHENTIC, source.address))
@@ -262,7 +260,7 @@ class MappingServer:
         out.append(Send(answer, source))
 
     def _ha_answer(
-        self, now: float, request: ReadByMobile, found: Registration | None | Outcome
+        self, now: float, request: ReadByMobile, found: Registration | Outcome | None
     ) -> Send:
         """The newest claim to the address: of an own node, or of another IMS's that notified."""
         asked, moved = request.asked, request.mobile_address
@@ -309,9 +307,8 @@ class MappingServer:
             inquiry = self._inquiries[notify.home_address] = _Inquiry(notify.home_address)
             out.append(Lookup(notify.home_address))
         inquiry.version = max(inquiry.version, notify.version)
-        if (notify, source) not in inquiry.waiting:
-            if len(inquiry.waiting) < parameters.acknowledge_waiting:
-                inquiry.waiting.append((notify, source))
+        if len(inquiry.waiting) < parameters.inquiry_waiting:
+            inquiry.waiting[notify.sequence, source] = notify
 
     def _still_good(self, now: float, known: Mapping, version: int) -> bool:
         """Whether what is known needs no new question: a notice repeated, not a refresh."""
@@ -319,9 +316,7 @@ class MappingServer:
         young = now - known.registered_at < life * self._exchanges.parameters.refresh_share / 2
         return young and known.version >= version > 0
 
-    def _inquire(
-        self, now: float, inquiry: _Inquiry, servers: Servers, out: _Effects
-    ) -> None:
+    def _inquire(self, now: float, inquiry: _Inquiry, servers: Servers, out: _Effects) -> None:
         sequence, nonce = self._exchanges.identify()
         request = MaQuery(sequence, inquiry.home_address, inquiry.version, nonce=nonce)
         limit = self._exchanges.parameters.query_attempts
@@ -369,7 +364,7 @@ class MappingServer:
         del self._inquiries[inquiry.home_address]
         if inquiry.query is not None:
             self._exchanges.finish(inquiry.query)
-        for notify, source in inquiry.waiting:
+        for (_, source), notify in inquiry.waiting.items():
             out.append(ReadByHome(notify.peer, notify, source, code))
 
     def _transmit(self, now: float, exchange: Exchange, out: _Effects) -> None:
@@ -394,7 +389,7 @@ def _reply(update: ImsUpdate, code: Code, key: Key | None, freshness: int) -> Im
 
 
 def _ma_answer_from(
-    now: float, query: MaQuery, source: Endpoint, found: Registration | None | Outcome
+    now: float, query: MaQuery, source: Endpoint, found: Registration | Outcome | None
 ) -> Send:
     code = Code.TRY_AGAIN if found is Outcome.UNAVAILABLE else Code.NO_MAPPING
     answer = MaAnswer(
@@ -417,7 +412,7 @@ def _fill(
 ) -> bool:
     """Put a mapping into an answer, as much of it as the size of the query allows.
 
-    A query without a nonce gets no extensions, so a prefix is narrowed to the one address asked for.
+    A query without a nonce gets no extensions, so a prefix is narrowed to the address asked for.
     """
     if found.expires <= now or not found.mobile_addresses:
         return False
@@ -449,8 +444,10 @@ def _set_times(
     registered_at: float,
     expires: float,
 ) -> None:
-    """Lifetime is what remains, rounded down, and age is in milliseconds: both relative, so that
-    nobody's clock has to be right."""
+    """Lifetime is what remains, rounded down; age is in milliseconds.
+
+    Both are relative, so that nobody's clock has to be right.
+    """
     answer.version = version
     answer.lifetime = max(0, int(expires - now))
     answer.age = max(0, int((now - registered_at) * 1000))

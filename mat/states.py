@@ -8,6 +8,9 @@ import enum
 from collections.abc import Mapping
 from typing import TypeVar
 
+# Members are compared by identity; the hash of `enum.Enum`, written in Python, would cost each
+# look-up in a table here more than the look-up itself.
+
 
 class PeerState(enum.Enum):
     """Where a node stands with one peer."""
@@ -18,6 +21,8 @@ class PeerState(enum.Enum):
     NOTIFYING = "notifying: HA Notify to the peer's IMS (steps 2 to 4)"
     ESTABLISHED = "established: in the mapping table"
     NON_MAT = "not a MAT node"
+
+    __hash__ = object.__hash__
 
 
 class PeerInput(enum.Enum):
@@ -33,6 +38,8 @@ class PeerInput(enum.Enum):
     NO_MAPPING = "the IMS has no mapping"
     SILENT = "no answer from any replica"
     ENDED = "lifetime over, or evicted"
+
+    __hash__ = object.__hash__
 
 
 PEER: Mapping[tuple[PeerState, PeerInput], PeerState] = {
@@ -62,6 +69,8 @@ class RegistrationState(enum.Enum):
     REGISTERING = "registering: IMS Update sent, no replica has answered"
     REGISTERED = "registered: a replica holds the present mapping"
 
+    __hash__ = object.__hash__
+
 
 class RegistrationInput(enum.Enum):
     """What can happen to the own registration."""
@@ -73,6 +82,8 @@ class RegistrationInput(enum.Enum):
     ACCEPTED = "IMS Update Reply, succeeded"
     LAPSED = "lifetime over without a Reply"
     LOST = "no address left"
+
+    __hash__ = object.__hash__
 
 
 _OWN = RegistrationState

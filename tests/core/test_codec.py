@@ -88,7 +88,7 @@ def test_requests_are_padded_so_that_the_longest_answer_is_within_the_limit() ->
         HaNotifyAck(1, 0, HOME, full, 1, 1, 1, EXACT, nonce=NONCE),
         HaAnswer(1, 0, MOVED, full, 1, 1, 1, nonce=NONCE),
     ]
-    requests = [
+    requests: list[Message] = [
         MaQuery(1, HOME, nonce=NONCE),
         HaNotify(1, HOME, HOME, 1, nonce=NONCE),
         HaQuery(1, MOVED, nonce=NONCE),
@@ -174,9 +174,7 @@ words = st.integers(0, 2**32 - 1)
 versions = st.integers(0, 2**64 - 1)
 nonces = st.binary(min_size=8, max_size=8)
 moves = st.lists(addresses, max_size=MAX_MOBILE_ADDRESSES).map(tuple)
-signatures = st.builds(
-    Authentication, words, versions, st.binary(min_size=16, max_size=16)
-)
+signatures = st.builds(Authentication, words, versions, st.binary(min_size=16, max_size=16))
 
 
 def _any_message() -> st.SearchStrategy[Message]:
@@ -191,7 +189,9 @@ def _any_message() -> st.SearchStrategy[Message]:
         st.builds(MaQuery, words, addresses, versions, nonce=nonces),
         st.builds(MaAnswer, words, codes, addresses, moves, versions, words, words, nonce=nonces),
         st.builds(HaNotify, words, addresses, addresses, versions, nonce=nonces),
-        st.builds(HaNotifyAck, words, codes, addresses, moves, versions, words, words, nonce=nonces),
+        st.builds(
+            HaNotifyAck, words, codes, addresses, moves, versions, words, words, nonce=nonces
+        ),
         st.builds(HaQuery, words, addresses, nonce=nonces),
         st.builds(HaAnswer, words, codes, addresses, moves, versions, words, words, nonce=nonces),
     )

@@ -1,7 +1,7 @@
 """The paper's figures 2 and 3, message by message, over real machines.
 
-Sequences are exact. Steps 2' and 4' (the mover's notice to the peer itself, and its answer) and 3'
-are this project's additions to the handover; `without_additions` shows that the rest is the paper's figure.
+Sequences are exact. Steps 2' and 4' (the mover's notice to the peer itself, and its answer) are
+this project's additions to the handover; `without_additions` shows that the rest is the figure.
 """
 
 import pytest
@@ -364,9 +364,10 @@ def test_ipv6_falls_back_to_the_peers_ims_where_notices_are_filtered_too() -> No
     world = ipv6()
     world.drops_options = True
     world.lose = lambda _source, target, what: what == "HA Notify" and target == "CN"
+    packets = []
     for _ in range(40):
-        packet = world.send("MN", "CN")
+        packets.append(world.send("MN", "CN"))
         world.run(1.0)
-    assert packet.number in {d.packet.number for d in world.deliveries}
+    assert packets[-1].number in {d.packet.number for d in world.deliveries}
     assert "MN → IMS_CN: HA Notify" in world.messages()
     assert "CN → IMS_CN: HA Query" in world.messages()

@@ -1,4 +1,4 @@
-"""The node machine beyond the paper's figures: peers without MAT, failures, limits, prefixes, reuse."""
+"""The node machine beyond the paper's figures: failures, limits, prefixes, address reuse."""
 
 import pytest
 
@@ -307,10 +307,11 @@ def test_node_that_rebooted_is_found_again_by_a_peer_that_kept_sending() -> None
     world = talking(separate())
     world.reboot("MN")
     world.attach("MN", "198.51.100.77")
+    packets = []
     for _ in range(100):
-        packet = world.send("CN", "MN")
+        packets.append(world.send("CN", "MN"))
         world.run(1.0)
-    assert world.deliveries[-1].packet is packet
+    assert world.deliveries[-1].packet is packets[-1]
     assert world.deliveries[-1].source == world.hosts["CN"].machine.home_address
 
 
@@ -339,7 +340,7 @@ def test_hold_queue_is_bounded_per_peer_and_in_all() -> None:
     for peer in range(100):
         destination = parse_address(f"10.2.7.{peer}")
         for _ in range(5):
-            machine.packet_out(world.now, (None, True, destination, destination), destination)
+            machine.packet_out(world.now, "packet", destination)
     assert machine.held == DEFAULTS.hold_total
 
 
@@ -349,7 +350,7 @@ def test_strangers_cannot_make_a_node_ask_more_than_its_limit() -> None:
     asked = limited = 0
     for n in range(1000):
         source = parse_address(f"192.0.{n // 250}.{n % 250 + 1}")
-        for effect in machine.packet_in(now, (None, False, source, source), source):
+        for effect in machine.packet_in(now, "packet", source):
             asked += isinstance(effect, Send)
             limited += isinstance(effect, Event) and effect.kind is EventKind.RATE_LIMITED
     assert asked == DEFAULTS.triggered_burst
@@ -376,7 +377,7 @@ def test_table_evicts_the_peer_used_longest_ago() -> None:
     machine = world.hosts["MN"].machine
     for n in range(DEFAULTS.table_size + 10):
         home = parse_address(f"10.3.{n // 250}.{n % 250}")
-        machine.packet_out(world.now, (None, True, home, home), home)
+        machine.packet_out(world.now, "packet", home)
         machine.servers_found(world.now, home, NotFound.NOT_MAT)
     peers = list(machine.peers())
     assert len(peers) == DEFAULTS.table_size

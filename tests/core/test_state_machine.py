@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mat.address import Address, format_address, parse_address
 from mat.parameters import DEFAULTS
@@ -35,6 +35,7 @@ class Mobility(RuleBasedStateMachine):
     )
     def build(
         self,
+        *,
         seed: int,
         groups: tuple[int, ...],
         nodes: int,
@@ -70,8 +71,8 @@ class Mobility(RuleBasedStateMachine):
 
     # ---- addresses, as DHCP gives them ---------------------------------------------------------
 
-    def lease(self, name: str) -> Address | None:
-        """An address whose last lease has ended, or that this node had last."""
+    def lease(self) -> Address | None:
+        """An address whose last lease has ended."""
         now = self.world.now
         self.leases = {a: held for a, held in self.leases.items() if held[1] > now}
         free = [a for a in POOL if a not in self.leases]
@@ -80,7 +81,7 @@ class Mobility(RuleBasedStateMachine):
     def lease_and_attach(self, name: str, keep: int) -> None:
         """A new address first, then `keep` of the present ones."""
         present = list(self.world.hosts[name].machine.addresses[:keep])
-        address = self.lease(name)
+        address = self.lease()
         if address is not None:
             self.attach(name, [address, *present])
 
@@ -181,7 +182,7 @@ class Mobility(RuleBasedStateMachine):
             peers = list(host.machine.peers())
             assert len(peers) <= len(self.nodes) + len(POOL)
             assert len(host.machine._exchanges) <= 3 * len(peers) + len(POOL) + 3
-            assert len(host.machine._exchanges.timers._heap) < 100
+            assert len(host.machine._exchanges._heap) < 100
         for server in self.world.servers.values():
             assert server.machine.inquiries <= len(self.nodes)
             assert server.machine.foreign_mappings <= len(self.nodes)

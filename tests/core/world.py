@@ -77,6 +77,16 @@ class Packet:
 
 
 @dataclass
+class Held:
+    """A packet as the driver holds it: which way it goes, and the addresses it bears."""
+
+    packet: Packet
+    outward: bool
+    source: Address
+    destination: Address
+
+
+@dataclass
 class Delivery:
     """A packet handed to the applications of a host, under the addresses they see."""
 
@@ -153,9 +163,7 @@ class World:
         self.holder[endpoint.address] = name
         return server
 
-    def add_host(
-        self, name: str, home: str, *servers: str, announces: bool | None = None
-    ) -> Host:
+    def add_host(self, name: str, home: str, *servers: str, announces: bool | None = None) -> Host:
         """A MAT node whose IMS record names `servers`."""
         prefix, length = _prefix(home)
         key = Key(len(self.hosts) + 1, name.encode().ljust(16, b"."), prefix, length)
@@ -197,7 +205,10 @@ class World:
     def send(self, sender: str, receiver: str, host_part: int = 0) -> Packet:
         """An application on one host sends a packet to the home address of another."""
         self._packets += 1
-        source, destination = self.hosts[sender].key.home_address, self.hosts[receiver].key.home_address
+        source, destination = (
+            self.hosts[sender].key.home_address,
+            self.hosts[receiver].key.home_address,
+        )
         destination = Address(destination[:-1] + bytes((destination[-1] + host_part,)))
         packet = Packet(self._packets, sender, receiver, source, destination)
         self._out_of_host(sender, packet)
@@ -234,8 +245,11 @@ class World:
         due, name = min(timers, default=(float("inf"), ""))
         if self._queue and self._queue[0][0] <= due:
             at = self._queue[0][0]
-            return at, lambda: heapq.heappop(self._queue)[2]()
+            return at, self._take_next
         return due, lambda: self.apply(name, self._timer(name))
+
+    def _take_next(self) -> None:
+        heapq.heappop(self._queue)[2]()
 
     def _machines(self) -> Iterator[tuple[str, MobileNode | MappingServer]]:
         yield from ((host.name, host.machine) for host in self.hosts.values())
@@ -271,8 +285,8 @@ class World:
             case ReleasePacket():
                 self._release(name, effect)
             case DropPacket():
-                packet = effect.handle[0]  # type: ignore[index]
-                self.dropped.append((packet, effect.reason.name))
+                assert isinstance(effect.handle, Held)
+                self.dropped.append((effect.handle.packet, effect.reason.name))
             case Event():
                 self.events[effect.kind] += 1
             case StoreWrite() | ReadByHome() | ReadByMobile():
@@ -358,7 +372,7 @@ class World:
         translation = self._translation(name, packet.destination)
         machine = self.hosts[name].machine
         if translation is None:
-            handle = (packet, True, packet.source, packet.destination)
+            handle = Held(packet, True, packet.source, packet.destination)
             self.apply(name, machine.packet_out(self.now, handle, packet.destination))
             return
         self._put_on_wire(name, packet, translation)
@@ -369,7 +383,12 @@ class World:
         self._carry(name, packet, source, destination, translation.announce)
 
     def _carry(
-        self, name: str, packet: Packet, source: Address, destination: Address, announced: Address | None
+        self,
+        name: str,
+        packet: Packet,
+        source: Address,
+        destination: Address,
+        announced: Address | None,
     ) -> None:
         target = self._holder_of(destination)
         what = "data" if announced is None else "data+MUO"
@@ -401,22 +420,26 @@ class World:
             return
         machine = self.hosts[name].machine
         for translation in self.hosts[name].kernel.values():
-            if not any(in_prefix(source, m, translation.prefix_length) for m in translation.accepted):
+            if not any(
+                in_prefix(source, m, translation.prefix_length) for m in translation.accepted
+            ):
                 continue
             seen = translation.inward(source, destination)
             if announced is None or announced == seen[0]:
                 self._deliver(name, packet, *seen)
                 self.apply(name, machine.used(self.now, [translation.home]))
                 return
-        handle = (packet, False, source, destination)
+        handle = Held(packet, False, source, destination)
         self.apply(name, machine.packet_in(self.now, handle, source, announced))
 
     def _release(self, name: str, effect: ReleasePacket) -> None:
-        packet, outward, source, destination = effect.handle  # type: ignore[misc]
-        if outward:
-            self._put_on_wire(name, packet, effect.translation)
+        held = effect.handle
+        assert isinstance(held, Held)
+        if held.outward:
+            self._put_on_wire(name, held.packet, effect.translation)
         else:
-            self._deliver(name, packet, *effect.translation.inward(source, destination))
+            seen = effect.translation.inward(held.source, held.destination)
+            self._deliver(name, held.packet, *seen)
 
     def _deliver(self, name: str, packet: Packet, source: Address, destination: Address) -> None:
         self.deliveries.append(Delivery(self.now, name, packet, source, destination))

@@ -1,6 +1,6 @@
 """Writes messages.json anew: run it only when the wire format is meant to change.
 
-    python -m tests.vectors.record
+python -m tests.vectors.record
 """
 
 import dataclasses
@@ -48,9 +48,7 @@ def messages() -> dict[str, Message]:
     return made
 
 
-def _requests(
-    home: Address, peer: Address, moved: tuple[Address, ...]
-) -> dict[str, Message]:
+def _requests(home: Address, peer: Address, moved: tuple[Address, ...]) -> dict[str, Message]:
     update = ImsUpdate(0x01020304, home, moved, VERSION, 180, nonce=NONCE)
     sign(update, Key(7, SECRET, home), VERSION)
     again = ImsUpdate(0x01020304, home, moved, VERSION, 179, nonce=NONCE)

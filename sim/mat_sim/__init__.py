@@ -1,0 +1,38 @@
+"""The simulator of MAT: the real protocol machines in a modelled world, under SimPy.
+
+Public names load on first use, so that `import mat_sim` stays cheap for command-line help.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from mat_sim.errors import Problem, ResultsError, ScenarioError, TraceError
+
+if TYPE_CHECKING:
+    from mat_sim.mobility import mobility
+    from mat_sim.results import Results
+    from mat_sim.scenario import Scenario, load_scenario
+
+_LAZY: Final = {
+    "Results": "mat_sim.results",
+    "Scenario": "mat_sim.scenario",
+    "load_scenario": "mat_sim.scenario",
+    "mobility": "mat_sim.mobility",
+}
+
+__all__ = [
+    "Problem",
+    "Results",
+    "ResultsError",
+    "Scenario",
+    "ScenarioError",
+    "TraceError",
+    "load_scenario",
+    "mobility",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,200 @@
+"""An IMS: the real machine behind a queue with workers, a service time and a store."""
+
+from collections import deque
+from dataclasses import dataclass
+from random import Random
+from typing import Final, assert_never, final
+
+from mat.address import Address
+from mat.effects import (
+    Event,
+    EventKind,
+    Lookup,
+    ReadByHome,
+    ReadByMobile,
+    Send,
+    ServerEffect,
+    StoreWrite,
+)
+from mat.messages import Endpoint, HaNotify, HaQuery, ImsUpdate, MaQuery, Message
+from mat.registrations import RegistrationTable
+from mat.server import MappingServer
+from mat_sim.engine._clock import Clock
+from mat_sim.engine._wiring import Wiring
+from mat_sim.scenario import Ims
+
+INTERVAL: Final = 10.0
+"""Seconds of one row of the table `ims`."""
+
+
+@final
+@dataclass(slots=True)
+class _Interval:
+    received: int = 0
+    answered: int = 0
+    refused: int = 0
+    dropped: int = 0
+    busy: float = 0.0
+    queue_max: int = 0
+    waits: int = 0
+    wait_sum: float = 0.0
+    wait_max: float = 0.0
+    mappings: int = 0
+
+
+@final
+class Station:
+    """One IMS, or one replica of it."""
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: Endpoint,
+        model: Ims,
+        machine: MappingServer,
+        clock: Clock,
+        wiring: Wiring,
+        random: Random,
+    ) -> None:
+        self.name = name
+        self.role = name
+        self.endpoint = endpoint
+        self.armed: float | None = None
+        self._model = model
+        self._machine = machine
+        self._clock = clock
+        self._wiring = wiring
+        self._random = random
+        self._store = RegistrationTable()
+        self._queue: deque[tuple[float, Message, Endpoint]] = deque()
+        self._busy = 0
+        self._intervals: list[_Interval] = []
+
+    def deadline(self) -> float | None:
+        """When the machine wants to be woken."""
+        return self._machine.deadline
+
+    def wake(self, now: float) -> None:
+        """The machine's deadline has come."""
+        self._apply(self._machine.handle_timer(now))
+
+    def receive(self, message: Message, source: Endpoint) -> None:
+        """A message has arrived: to a worker, into the queue, or into the void."""
+        interval = self._interval()
+        interval.received += 1
+        if self._busy < self._model.workers:
+            self._begin(self._clock.now, message, source)
+        elif len(self._queue) < self._model.queue:
+            self._queue.append((self._clock.now, message, source))
+            interval.queue_max = max(interval.queue_max, len(self._queue))
+        else:
+            interval.dropped += 1
+
+    def servers_found(self, home_address: Address, result: object) -> None:
+        """The DNS answered."""
+        self._apply(self._machine.servers_found(self._clock.now, home_address, result))  # type: ignore[arg-type]
+
+    def _begin(self, since: float, message: Message, source: Endpoint) -> None:
+        self._busy += 1
+        service = self._model.service.sample(self._random)
+        now = self._clock.now
+        interval = self._interval()
+        interval.waits += 1
+        interval.wait_sum += now - since
+        interval.wait_max = max(interval.wait_max, now - since)
+        self._add_busy(now, now + service)
+        self._clock.after(service, self._served, message, source)
+
+    def _served(self, message: Message, source: Endpoint) -> None:
+        self._busy -= 1
+        self._apply(self._machine.receive(self._clock.now, message, source))
+        if self._queue:
+            self._begin(*self._queue.popleft())
+
+    def _apply(self, effects: "list[ServerEffect] | tuple[ServerEffect, ...] | object") -> None:
+        repeat = False
+        for effect in effects:  # type: ignore[attr-defined]
+            self._carry_out(effect, repeat=repeat)
+            repeat = isinstance(effect, Event) and effect.kind is EventKind.RETRANSMITTED
+        self._clock.rearm(self)
+
+    def _carry_out(self, effect: ServerEffect, *, repeat: bool) -> None:
+        now = self._clock.now
+        match effect:
+            case Send():
+                self._count_answer(effect.message)
+                self._wiring.send(self, self.endpoint.address, effect, repeat=repeat)
+            case Lookup():
+                self._wiring.look_up(self, effect.home_address)
+            case StoreWrite():
+                self._clock.after(self._model.store.sample(self._random), self._write, effect)
+            case ReadByHome():
+                found = self._store.by_home(effect.home_address)
+                self._apply(self._machine.read(now, effect, found))
+            case ReadByMobile():
+                moved = self._store.by_mobile(effect.mobile_address)
+                self._apply(self._machine.read(now, effect, moved))
+            case Event():
+                pass
+            case _:
+                assert_never(effect)
+
+    def _write(self, effect: StoreWrite) -> None:
+        outcome = self._store.write(effect.registration)
+        self._interval().mappings = len(self._store)
+        self._apply(self._machine.written(self._clock.now, effect, *outcome))
+
+    def _count_answer(self, message: Message) -> None:
+        if isinstance(message, ImsUpdate | MaQuery | HaNotify | HaQuery):
+            return
+        interval = self._interval()
+        interval.answered += 1
+        interval.refused += message.code != 0
+
+    # ---- intervals -----------------------------------------------------------------------------
+
+    def _interval(self) -> _Interval:
+        return self._interval_at(int(self._clock.now / INTERVAL))
+
+    def _interval_at(self, number: int) -> _Interval:
+        while len(self._intervals) <= number:
+            before = self._intervals[-1].mappings if self._intervals else 0
+            self._intervals.append(_Interval(mappings=before))
+        return self._intervals[number]
+
+    def _add_busy(self, begin: float, end: float) -> None:
+        """Busy time from `begin` to `end`, shared among the intervals it lies in."""
+        number = int(begin / INTERVAL)
+        while begin < end:
+            until = min(end, (number + 1) * INTERVAL)
+            self._interval_at(number).busy += until - begin
+            begin, number = until, number + 1
+
+    def rows(self, run: int, end: float) -> list[dict[str, object]]:
+        """The rows of the table `ims`, up to the end of the run."""
+        self._interval_at(max(0, int(end / INTERVAL - 1e-9)))
+        rows: list[dict[str, object]] = []
+        for number, interval in enumerate(self._intervals):
+            start = number * INTERVAL
+            length = min(INTERVAL, end - start)
+            if length <= 0:
+                break
+            mean = interval.wait_sum / interval.waits if interval.waits else None
+            rows.append(
+                {
+                    "run": run,
+                    "ims": self.name,
+                    "start": start,
+                    "interval": length,
+                    "received": interval.received,
+                    "answered": interval.answered,
+                    "refused": interval.refused,
+                    "dropped": interval.dropped,
+                    "busy": min(1.0, interval.busy / (length * self._model.workers)),
+                    "queue_max": interval.queue_max,
+                    "wait_mean": mean,
+                    "wait_max": interval.wait_max if interval.waits else None,
+                    "mappings": interval.mappings,
+                }
+            )
+        return rows

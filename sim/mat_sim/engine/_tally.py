@@ -1,0 +1,234 @@
+"""What is counted and drawn: messages by type and hop, and one handover as a ladder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, final
+
+from mat.address import Address
+from mat.codec import encode
+from mat.messages import (
+    HaAnswer,
+    HaNotify,
+    HaNotifyAck,
+    HaQuery,
+    ImsUpdate,
+    ImsUpdateReply,
+    MaAnswer,
+    MaQuery,
+    Message,
+)
+from mat_sim.engine._network import Party
+from mat_sim.ladder import LadderMessage
+
+DNS_PARTY: Final = "DNS"
+DNS_QUERY_SIZE: Final = 64
+"""Bytes of a DNS query for an IMS record, and of its answer: typical, for the byte count only."""
+DNS_ANSWER_SIZE: Final = 88
+_MOST_DATA: Final = 400
+"""Data packets that one ladder records at most."""
+
+NAMES: Final[dict[type, str]] = {
+    ImsUpdate: "IMS Update",
+    ImsUpdateReply: "IMS Update Reply",
+    MaQuery: "MA Query",
+    MaAnswer: "MA Answer",
+    HaNotify: "HA Notify",
+    HaNotifyAck: "HA Notify Ack",
+    HaQuery: "HA Query",
+    HaAnswer: "HA Answer",
+}
+_SERVER: Final = "IMS"
+
+
+@final
+@dataclass(slots=True)
+class Count:
+    """Messages of one type on one hop."""
+
+    sent: int = 0
+    delivered: int = 0
+    lost: int = 0
+    retransmitted: int = 0
+    bytes: int = 0
+
+
+@final
+@dataclass(slots=True)
+class Line:
+    """A line of a ladder in the making; `received` comes later, if it does."""
+
+    sent: float
+    from_: str
+    to: str
+    label: str
+    step: str | None
+    kind: str
+    received: float | None = None
+
+    def finished(self) -> LadderMessage:
+        """The line as the report takes it."""
+        kind = {"data": "data", "dns": "dns"}.get(self.kind, "signal")
+        return LadderMessage(
+            self.sent, self.received, self.from_, self.to, self.label, self.step, kind
+        )  # type: ignore[arg-type]
+
+
+@final
+class Watch:
+    """Records what concerns one node while it is in a handover."""
+
+    __slots__ = ("_data", "_home", "_name", "lines")
+
+    def __init__(self, name: str, home: Address) -> None:
+        self._name = name
+        self._home = home
+        self._data = 0
+        self.lines: list[Line] = []
+
+    def concerns(self, sender: str, receiver: str, about: Address | None) -> bool:
+        """Whether a message is part of this node's handover."""
+        return self._name in (sender, receiver) or about == self._home
+
+    def finished(self) -> list[LadderMessage]:
+        """The ladder: all signalling, and data from just before the first of it."""
+        signals = [line.sent for line in self.lines if line.kind != "data"]
+        begin = min(signals, default=0.0)
+        last = {(line.from_, line.to): line for line in self.lines if line.sent < begin}
+        kept = {id(line) for line in last.values()}
+        return [line.finished() for line in self.lines if line.sent >= begin or id(line) in kept]
+
+    def add(self, line: Line) -> None:
+        """Record a line, unless it is one data packet too many."""
+        self._data += line.kind == "data"
+        if line.kind != "data" or self._data <= _MOST_DATA:
+            self.lines.append(line)
+
+
+@final
+class Tally:
+    """All counts of a run, and the watches that are on."""
+
+    __slots__ = ("_counts", "watches")
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str, str], Count] = {}
+        self.watches: dict[str, Watch] = {}
+
+    def count(self, kind: str, sender: str, receiver: str) -> Count:
+        """The counts of one type on one hop, by role."""
+        key = (kind, sender, receiver)
+        if key not in self._counts:
+            self._counts[key] = Count()
+        return self._counts[key]
+
+    def message(
+        self, now: float, message: Message, sender: Party, receiver: Party | None, *, repeat: bool
+    ) -> tuple[Count, list[Line]]:
+        """A message goes out. What is returned is for `arrived` or `lost`."""
+        kind = type(message)
+        there = receiver.role if receiver else sender.role
+        count = self.count(NAMES[kind], sender.role, there)
+        count.sent += 1
+        count.retransmitted += repeat
+        count.bytes += len(encode(message))
+        if not self.watches:
+            return count, []
+        label, name = NAMES[kind], receiver.name if receiver else "?"
+        step = _step(message, sender.role, there)
+        about = _about(message)
+        return count, self._note(now, sender.name, name, label, step, "signal", about)
+
+    def data(
+        self, now: float, sender: Party, receiver: Party, size: int, *, announced: bool
+    ) -> tuple[Count, list[Line]]:
+        """A data packet goes out."""
+        count = self.count("data", sender.role, receiver.role)
+        count.sent += 1
+        count.bytes += size
+        if not self.watches:
+            return count, []
+        label = "data + MUO" if announced else "data"
+        return count, self._note(now, sender.name, receiver.name, label, None, "data", None)
+
+    def look_up(self, now: float, asker: Party, home: Address) -> list[Line]:
+        """A question to the DNS goes out, and will be answered."""
+        for kind, sender, receiver, size in (
+            ("DNS query", asker.role, DNS_PARTY, DNS_QUERY_SIZE),
+            ("DNS answer", DNS_PARTY, asker.role, DNS_ANSWER_SIZE),
+        ):
+            count = self.count(kind, sender, receiver)
+            count.sent += 1
+            count.delivered += 1
+            count.bytes += size
+        return self._note(now, asker.name, DNS_PARTY, "IMS?", None, "dns", home)
+
+    def _note(
+        self,
+        now: float,
+        sender: str,
+        receiver: str,
+        label: str,
+        step: str | None,
+        kind: str,
+        about: Address | None,
+    ) -> list[Line]:
+        lines: list[Line] = []
+        for watch in self.watches.values():
+            if watch.concerns(sender, receiver, about):
+                line = Line(now, sender, receiver, label, step, kind)
+                watch.add(line)
+                lines.append(line)
+        return lines
+
+    def rows(self, run: int) -> Iterator[dict[str, object]]:
+        """The rows of the table `messages`."""
+        for (kind, sender, receiver), count in sorted(self._counts.items()):
+            yield {
+                "run": run,
+                "type": kind,
+                "from_role": sender,
+                "to_role": receiver,
+                "sent": count.sent,
+                "delivered": count.delivered,
+                "lost": count.lost,
+                "retransmitted": count.retransmitted,
+                "bytes": count.bytes,
+            }
+
+
+def arrived(now: float, noted: tuple[Count, list[Line]]) -> None:
+    """A message arrived."""
+    count, lines = noted
+    count.delivered += 1
+    for line in lines:
+        line.received = now
+
+
+def lost(noted: tuple[Count, list[Line]]) -> None:
+    """A message was lost."""
+    noted[0].lost += 1
+
+
+def _about(message: Message) -> Address | None:
+    """The home address whose mapping a message is about."""
+    if isinstance(message, MaQuery | MaAnswer | ImsUpdate | HaNotify):
+        return message.home_address
+    return None
+
+
+def _step(message: Message, sender: str, receiver: str) -> str | None:
+    """The step of the paper's figures that a message is (primes: docs/protocol.md, section 8)."""
+    between_nodes = sender in ("MN", "CN") and receiver in ("MN", "CN")
+    match message:
+        case ImsUpdate() | ImsUpdateReply():
+            return "1"
+        case HaNotify():
+            return "2'" if between_nodes else "2"
+        case HaNotifyAck():
+            return "4'" if between_nodes else "4"
+        case MaQuery():
+            return "7" if sender in ("MN", "CN") else "3"
+        case MaAnswer():
+            return "7" if receiver in ("MN", "CN") else "3"
+        case _:
+            return "6"

@@ -1,0 +1,181 @@
+"""The columns of a run's results: name, type, unit and meaning, as data.
+
+Tables are written, checked and documented from these (docs/results.md, the schema metadata of the
+Parquet files). The namespace lab and the load test write the same tables.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, final
+
+SCHEMA_VERSION: Final = 1
+"""Changes when a column changes its meaning or goes; a new column does not change it."""
+
+Type: TypeAlias = Literal["text", "integer", "number"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. A column that is not `required` is empty where its value does not exist."""
+
+    name: str
+    type: Type
+    unit: str
+    description: str
+    required: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One table: its name, what a row is, and its columns in order."""
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+
+
+_RUN: Final = Column("run", "integer", "", "Ordinal of the replication, from 0.", required=True)
+
+PARTS: Final = ("away", "detect", "associate", "address", "register", "notify", "first_packet")
+"""The parts of a handover, in the order in which they happen; `total` is their sum."""
+
+DIRECTIONS: Final = ("up", "down")
+"""From the mobile node to its peer, and back."""
+
+HANDOVERS: Final = Schema(
+    "handovers",
+    "One row per handover: a node's preferred network changed from one to another.",
+    (
+        _RUN,
+        Column("node", "text", "", "The node that moved.", required=True),
+        Column("ordinal", "integer", "", "Number of the node's handover, from 1.", required=True),
+        Column("from_network", "text", "", "Network that was preferred before.", required=True),
+        Column("to_network", "text", "", "Network that is preferred after.", required=True),
+        Column("from_moa", "text", "", "Mobile address before."),
+        Column("to_moa", "text", "", "Mobile address after; empty if none was configured."),
+        Column(
+            "kind",
+            "text",
+            "",
+            "soft: the old link was up when the new address was configured; hard: it was not.",
+            required=True,
+        ),
+        Column(
+            "time",
+            "number",
+            "s",
+            "Begin: the old link was lost, or, if earlier, the new network was chosen.",
+            required=True,
+        ),
+        Column("away", "number", "s", "From the begin until the new network was in reach."),
+        Column("detect", "number", "s", "From then until the node acted on it."),
+        Column("associate", "number", "s", "From then until the link to the new network was up."),
+        Column("address", "number", "s", "From then until the new address was configured."),
+        Column("register", "number", "s", "From then until an IMS Update Reply accepted it."),
+        Column(
+            "notify",
+            "number",
+            "s",
+            "From then until the last peer's IMS had acknowledged the HA Notify; empty without"
+            " HA Notify.",
+        ),
+        Column(
+            "first_packet",
+            "number",
+            "s",
+            "From then until a data packet had been delivered through the new address in each"
+            " direction that carries traffic, with every peer; 0 if that was earlier, empty without"
+            " traffic.",
+        ),
+        Column("total", "number", "s", "Sum of the parts; empty unless completed."),
+        Column(
+            "interruption_up",
+            "number",
+            "s",
+            "Longest time without a delivery from the node to a peer, less the packet spacing.",
+        ),
+        Column("interruption_down", "number", "s", "The same from a peer to the node."),
+        Column("lost_up", "integer", "packets", "Packets from the node never delivered."),
+        Column("lost_down", "integer", "packets", "Packets to the node never delivered."),
+        Column("peers", "integer", "", "Peers in use when the handover began.", required=True),
+        Column(
+            "outcome",
+            "text",
+            "",
+            "completed; superseded: the next handover or a loss of the new link came first;"
+            " unfinished: the run ended or the node left first.",
+            required=True,
+        ),
+    ),
+)
+
+MESSAGES: Final = Schema(
+    "messages",
+    "One row per message type and hop: who sends it to whom.",
+    (
+        _RUN,
+        Column("type", "text", "", "Message type by its name, such as MA Query.", required=True),
+        Column(
+            "from_role",
+            "text",
+            "",
+            "Sender: MN (mobile node), CN (correspondent), DNS, or an IMS's name.",
+            required=True,
+        ),
+        Column("to_role", "text", "", "Receiver, likewise.", required=True),
+        Column("sent", "integer", "messages", "Transmissions, repeats included.", required=True),
+        Column("delivered", "integer", "messages", "Arrived at the receiver.", required=True),
+        Column(
+            "lost",
+            "integer",
+            "messages",
+            "Lost on a link or sent to an address without owner; what is neither delivered nor lost"
+            " was under way at the end.",
+            required=True,
+        ),
+        Column("retransmitted", "integer", "messages", "Repeats, of those sent.", required=True),
+        Column("bytes", "integer", "bytes", "UDP payload of all transmissions.", required=True),
+    ),
+)
+
+IMS: Final = Schema(
+    "ims",
+    "One row per IMS and interval of time.",
+    (
+        _RUN,
+        Column("ims", "text", "", "Name of the IMS, with #2, #3 … for replicas.", required=True),
+        Column("start", "number", "s", "Begin of the interval.", required=True),
+        Column("interval", "number", "s", "Length of the interval.", required=True),
+        Column("received", "integer", "messages", "Arrived.", required=True),
+        Column(
+            "answered", "integer", "messages", "Answers sent, refusals included.", required=True
+        ),
+        Column(
+            "refused", "integer", "messages", "Answers with a code other than 0.", required=True
+        ),
+        Column(
+            "dropped", "integer", "messages", "Dropped because the queue was full.", required=True
+        ),
+        Column(
+            "busy", "number", "", "Time that workers were busy, per worker: 0 to 1.", required=True
+        ),
+        Column("queue_max", "integer", "messages", "Longest queue.", required=True),
+        Column("wait_mean", "number", "s", "Mean time from arrival until a worker began."),
+        Column("wait_max", "number", "s", "Longest such time."),
+        Column("mappings", "integer", "", "Mappings held at the interval's end.", required=True),
+    ),
+)
+
+SCHEMAS: Final = (HANDOVERS, MESSAGES, IMS)
+
+
+def markdown(schema: Schema) -> str:
+    """The documentation of one table: a line of text and a Markdown table of the columns."""
+    rows = [
+        f"| `{column.name}` | {column.type} | {column.unit} | {column.description} |"
+        for column in schema.columns
+    ]
+    return "\n".join(
+        [schema.row, "", "| column | type | unit | meaning |", "| --- " * 4 + "|", *rows]
+    )

@@ -1,0 +1,181 @@
+"""What a user sees: tables, the figure, the ladder diagram."""
+
+import io
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mat_sim.ladder import WIDTH, LadderMessage, ladder
+from mat_sim.report import figure, print_summary
+from mat_sim.results import Results
+from tests.sim.test_results import PROVENANCE, handover, sample
+
+Message = LadderMessage
+HANDOVER = [
+    Message(1.0, 1.005, "MN", "IMS_MN", "IMS Update", "1"),
+    Message(1.006, 1.011, "IMS_MN", "MN", "IMS Update Reply", "1"),
+    Message(1.011, None, "MN", "IMS_CN", "HA Notify", "2"),
+    Message(2.011, 2.021, "MN", "IMS_CN", "HA Notify", "2"),
+    Message(2.022, 2.024, "IMS_CN", "DNS", "IMS record?", None, "dns"),
+    Message(2.025, 2.027, "DNS", "IMS_CN", "IMS record", None, "dns"),
+    Message(2.027, 2.037, "IMS_CN", "IMS_MN", "MA Query", "3"),
+    Message(2.038, 2.048, "IMS_MN", "IMS_CN", "MA Answer", "3"),
+    Message(2.049, 2.059, "IMS_CN", "MN", "HA Notify Ack", "4"),
+    Message(2.06, 2.07, "MN", "CN", "data", None, "data"),
+    Message(2.08, 2.09, "MN", "CN", "data", None, "data"),
+    Message(2.1, None, "CN", "MN", "data", None, "data"),
+]
+ORDER = ("MN", "IMS_MN", "DNS", "IMS_CN", "CN")
+GOLDEN = """\
+  sent ms  MN                 IMS_MN             DNS                IMS_CN             CN
+      0.0  │─ (1) IMS Update ▶│                  │                  │                  │       5.0
+           │ (1) IMS Update Reply                │                  │                  │
+      6.0  │◀─────────────────│                  │                  │                  │      11.0
+     11.0  │──────────────────── (2) HA Notify ────────────────────✗│                  │      lost
+   1011.0  │──────────────────── (2) HA Notify ────────────────────▶│                  │    1021.0
+   1022.0  │                  │                  │◀┄ IMS record? ┄┄┄│                  │    1024.0
+   1025.0  │                  │                  │┄┄┄ IMS record ┄┄▶│                  │    1027.0
+   1027.0  │                  │◀────────── (3) MA Query ────────────│                  │    1037.0
+   1038.0  │                  │─────────── (3) MA Answer ──────────▶│                  │    1048.0
+   1049.0  │◀───────────────── (4) HA Notify Ack ───────────────────│                  │    1059.0
+   1060.0  │╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ data ×2 ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌▶│    1070.0
+   1100.0  │✗╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ data ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌│      lost
+           │                  │                  │                  │                  │
+"""
+
+
+def test_ladder_of_a_handover() -> None:
+    assert ladder(HANDOVER, ORDER, ascii_only=False) + "\n" == GOLDEN
+
+
+ASCII = """\
+  sent ms  MN                        IMS_MN                    IMS_CN                    CN
+      0.0  |---- (1) IMS Update ---->|                         |                         |       5.0
+      6.0  |< (1) IMS Update Reply --|                         |                         |      11.0
+     11.0  |------------------ (2) HA Notify -----------------x|                         |      lost
+   1011.0  |------------------ (2) HA Notify ----------------->|                         |    1021.0
+   1027.0  |                         |<---- (3) MA Query ------|                         |    1037.0
+   1038.0  |                         |----- (3) MA Answer ---->|                         |    1048.0
+   1049.0  |<--------------- (4) HA Notify Ack ----------------|                         |    1059.0
+   1060.0  |================================== data x2 =================================>|    1070.0
+   1100.0  |x================================== data ====================================|      lost
+           |                         |                         |                         |
+"""
+
+
+def test_ladder_without_unicode() -> None:
+    signals = [message for message in HANDOVER if message.kind != "dns"]
+    text = ladder(signals, ORDER, ascii_only=True)
+    assert text + "\n" == ASCII
+    assert text.isascii()
+
+
+def test_ladder_follows_the_encoding_of_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding, expected in (("ascii", True), ("utf-8", False)):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert ladder(HANDOVER).isascii() is expected
+
+
+def test_ladder_keeps_to_its_width() -> None:
+    many = [Message(i, i + 1, "MN", f"participant {i}", "a label of length", "1") for i in range(9)]
+    for messages in (HANDOVER, many, HANDOVER[:1]):
+        assert max(map(len, ladder(messages, ORDER, ascii_only=False).splitlines())) <= WIDTH
+
+
+def test_ladder_of_nothing_is_empty() -> None:
+    assert ladder([]) == ""
+
+
+def test_ladder_puts_who_is_not_named_before_the_last() -> None:
+    head = ladder(HANDOVER, ("MN", "CN"), ascii_only=True).splitlines()[0]
+    assert head.split() == ["sent", "ms", "MN", "IMS_MN", "IMS_CN", "DNS", "CN"]
+
+
+def summary(results: Results) -> str:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    print_summary(results, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def many() -> Results:
+    rows = [
+        handover(
+            ordinal=n,
+            kind="hard" if n % 5 == 0 else "soft",
+            outcome="completed",
+            detect=0.05,
+            address=n / 100,
+            total=0.05 + n / 100,
+            interruption_up=n / 1000,
+            interruption_down=0.0,
+            lost_up=n % 2,
+            lost_down=1,
+        )
+        for n in range(1, 101)
+    ]
+    return Results.build(PROVENANCE, rows, [], [])
+
+
+def cells(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+
+
+def test_summary_gives_counts_and_quantiles_in_milliseconds() -> None:
+    rows = cells(summary(many()))
+    assert ["soft", "80", "80", "0", "0", "40", "80"] in rows
+    assert ["hard", "20", "20", "0", "0", "10", "20"] in rows
+    address = ["address", "500.0", "941.0", "990.0", "525.0", "952.5", "1000.0"]
+    assert address in rows
+    assert ["detect", "50.0", "50.0", "50.0", "50.0", "50.0", "50.0"] in rows
+    assert not any(row[0] == "notify (HA Notify)" for row in rows)
+
+
+def test_summary_shows_messages_and_servers() -> None:
+    rows = cells(summary(sample()))
+    assert ["MA Query", "MN", "IMS_CN", "2", "1", "1", "1", "128"] in rows
+    assert ["IMS_CN", "1", "1", "0", "0", "50.00%", "–"] in rows
+
+
+def test_summary_of_nothing_is_empty() -> None:
+    assert summary(Results.build(PROVENANCE, [], [], [])) == ""
+
+
+def test_figure_is_a_png_and_the_same_for_the_same_results() -> None:
+    image = figure(many())
+    assert image[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", image[16:24])
+    assert (width, height) == (1650, 690)
+    assert figure(many()) == image
+
+
+def test_figure_of_nothing_is_drawn() -> None:
+    assert figure(Results.build(PROVENANCE, [], [], [])).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["mat_sim", "mat_sim.library", "mat_sim.ladder", "mat_sim.schema"])
+def test_light_modules_import_nothing_heavy(name: str) -> None:
+    code = (
+        f"import sys, {name}; print(sorted({{'pandas', 'numpy', 'pyarrow', 'matplotlib',"
+        " 'pydantic', 'simpy'} & set(sys.modules)))"
+    )
+    path = Path(__file__).parents[2] / "sim"
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=path, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == "[]"
+
+
+def test_results_do_not_import_matplotlib() -> None:
+    code = "import sys, mat_sim.report; print('matplotlib' in sys.modules)"
+    path = Path(__file__).parents[2] / "sim"
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=path, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == "False"
