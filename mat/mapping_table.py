@@ -70,7 +70,7 @@ class MappingTable:
             entry = self._find_prefix(home_address)
         if entry is None:
             return Missing.NOT_FOUND
-        if isinstance(entry, float):
+        if not isinstance(entry, Mapping):
             if entry > now:
                 return Missing.RATE_LIMITED
             del self._by_home[home_address]

@@ -156,7 +156,7 @@ def test_memory_of_an_idle_registered_node(benchmark: BenchmarkFixture) -> None:
         assert node.registered
         return node
 
-    size = benchmark.pedantic(_bytes_each, args=(2000, idle_node), rounds=1)
+    size = benchmark(_bytes_each, 500, idle_node)
     benchmark.extra_info["bytes per idle node"] = round(size)
 
 
@@ -169,5 +169,5 @@ def test_memory_of_an_imt_entry(benchmark: BenchmarkFixture) -> None:
         moved = Address(bytes(10) + b"\xff\xff\xc0" + n.to_bytes(3, "big"))
         table.put(Mapping(home, EXACT, (moved,), n, 0.0, 1.0))
 
-    size = benchmark.pedantic(_bytes_each, args=(20_000, entry), rounds=1)
+    size = benchmark(_bytes_each, 1000, entry)
     benchmark.extra_info["bytes per entry"] = round(size)

@@ -179,10 +179,10 @@ signatures = st.builds(Authentication, words, versions, st.binary(min_size=16, m
 
 def _any_message() -> st.SearchStrategy[Message]:
     codes = st.integers(0, 255)
+    exact, some_version = st.just(EXACT), versions.filter(bool)
     signed = st.builds(
-        ImsUpdate, words, addresses, moves, versions.filter(bool), words, st.just(EXACT), signatures,
-        nonce=nonces,
-    )  # fmt: skip
+        ImsUpdate, words, addresses, moves, some_version, words, exact, signatures, nonce=nonces
+    )
     return st.one_of(
         signed,
         st.builds(ImsUpdateReply, words, codes, st.none() | signatures, nonce=nonces),

@@ -7,7 +7,7 @@ much for a large population.
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any, Protocol, final
+from typing import Any, Protocol, cast, final
 
 import simpy
 
@@ -47,7 +47,7 @@ class Clock:
     def after(self, delay: float, act: Callable[..., None], *arguments: Any) -> None:
         """Call `act(*arguments)` after `delay` seconds."""
         event = self._environment.timeout(delay)
-        callbacks: list[Callable[..., None]] = event.callbacks  # type: ignore[assignment]
+        callbacks = cast("list[Callable[[object], None]]", event.callbacks)
         callbacks.append(lambda _event: act(*arguments))
 
     def at(self, time: float, act: Callable[..., None], *arguments: Any) -> None:

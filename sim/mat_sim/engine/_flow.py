@@ -31,6 +31,7 @@ class Flow:
 
     def __init__(
         self,
+        *,
         sender: str,
         receiver: str,
         source: Address,

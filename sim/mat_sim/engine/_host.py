@@ -58,6 +58,7 @@ class Host:
         name: str,
         role: str,
         machine: MobileNode,
+        *,
         clock: Clock,
         wiring: Wiring,
         random: Random,
@@ -276,7 +277,7 @@ class Host:
             self.ladders.setdefault(current.kind, watch)
 
     def _begin_handover(self, now: float, link: Link) -> None:
-        """A new network is in reach: the goal of a handover that is seeking one, or of a new one."""
+        """A new network is in reach: the goal of a handover seeking one, or of a new one."""
         seeking = self._current is not None and self._current.to_link is None
         if seeking and self._current is not None:
             self._current.to_link, self._current.reach = link, now

@@ -1,7 +1,8 @@
 """The network: sites around a core, and who holds which address.
 
 A datagram travels from its sender's site to the core and on to the site that the destination's
-holder is at; each half has its delay and its loss. Whoever holds the address when it arrives gets it.
+holder is at; each half has its delay and its loss. Whoever holds the address when the datagram
+arrives gets it.
 """
 
 from collections.abc import Callable

@@ -84,7 +84,12 @@ class _World:
         self._tally = Tally()
         self._network = Network(self.clock, self._stream("network"))
         self._wiring = Wiring(
-            self.clock, self._network, self._tally, scenario.dns, self._zone, self._stream("dns")
+            self.clock,
+            self._network,
+            self._tally,
+            dns=scenario.dns,
+            zones=self._zone,
+            random=self._stream("dns"),
         )
         self._keys: dict[int, Key] = {}
         self._zones: list[tuple[Address, int, Servers]] = []
@@ -125,7 +130,9 @@ class _World:
             machine = MappingServer(
                 self._keys.get, responsible, random, parameters=self._parameters
             )
-            station = Station(name, endpoint, ims, machine, self.clock, self._wiring, random)
+            station = Station(
+                name, endpoint, ims, machine, clock=self.clock, wiring=self._wiring, random=random
+            )
             self._network.connect(Link(station, ims.delay, ims.loss), endpoint.address)
             stations.append(station)
         servers = tuple(station.endpoint for station in stations)
@@ -143,7 +150,7 @@ class _World:
         self._keys[number] = key
         random = self._stream(name)
         machine = MobileNode(key, random, parameters=self._parameters)
-        return Host(name, role, machine, self.clock, self._wiring, random)
+        return Host(name, role, machine, clock=self.clock, wiring=self._wiring, random=random)
 
     def _build_correspondents(self) -> list[Host]:
         fixed, hosts = self._scenario.correspondents, list[Host]()
@@ -185,7 +192,15 @@ class _World:
     def _flow(self, sender: Host, receiver: Host, rate: float, stops: float) -> Flow:
         source, destination = sender.machine.home_address, receiver.machine.home_address
         size = self._scenario.traffic.size
-        flow = Flow(sender.name, receiver.name, source, destination, 1 / rate, size, stops)
+        flow = Flow(
+            sender=sender.name,
+            receiver=receiver.name,
+            source=source,
+            destination=destination,
+            spacing=1 / rate,
+            size=size,
+            stops=stops,
+        )
         sender.flows.append((UP, flow))
         receiver.flows.append((DOWN, flow))
         return flow

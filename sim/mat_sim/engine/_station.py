@@ -1,6 +1,7 @@
 """An IMS: the real machine behind a queue with workers, a service time and a store."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final, assert_never, final
@@ -10,12 +11,14 @@ from mat.effects import (
     Event,
     EventKind,
     Lookup,
+    NotFound,
     ReadByHome,
     ReadByMobile,
     Send,
     ServerEffect,
     StoreWrite,
 )
+from mat.mapping_table import Servers
 from mat.messages import Endpoint, HaNotify, HaQuery, ImsUpdate, MaQuery, Message
 from mat.registrations import RegistrationTable
 from mat.server import MappingServer
@@ -52,6 +55,7 @@ class Station:
         endpoint: Endpoint,
         model: Ims,
         machine: MappingServer,
+        *,
         clock: Clock,
         wiring: Wiring,
         random: Random,
@@ -90,9 +94,9 @@ class Station:
         else:
             interval.dropped += 1
 
-    def servers_found(self, home_address: Address, result: object) -> None:
+    def servers_found(self, home_address: Address, result: Servers | NotFound) -> None:
         """The DNS answered."""
-        self._apply(self._machine.servers_found(self._clock.now, home_address, result))  # type: ignore[arg-type]
+        self._apply(self._machine.servers_found(self._clock.now, home_address, result))
 
     def _begin(self, since: float, message: Message, source: Endpoint) -> None:
         self._busy += 1
@@ -111,9 +115,9 @@ class Station:
         if self._queue:
             self._begin(*self._queue.popleft())
 
-    def _apply(self, effects: "list[ServerEffect] | tuple[ServerEffect, ...] | object") -> None:
+    def _apply(self, effects: Sequence[ServerEffect]) -> None:
         repeat = False
-        for effect in effects:  # type: ignore[attr-defined]
+        for effect in effects:
             self._carry_out(effect, repeat=repeat)
             repeat = isinstance(effect, Event) and effect.kind is EventKind.RETRANSMITTED
         self._clock.rearm(self)

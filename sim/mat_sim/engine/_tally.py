@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, Literal, TypeAlias, final
 
 from mat.address import Address
 from mat.codec import encode
@@ -37,7 +37,7 @@ NAMES: Final[dict[type, str]] = {
     HaQuery: "HA Query",
     HaAnswer: "HA Answer",
 }
-_SERVER: Final = "IMS"
+Kind: TypeAlias = Literal["signal", "data", "dns"]
 
 
 @final
@@ -62,15 +62,14 @@ class Line:
     to: str
     label: str
     step: str | None
-    kind: str
+    kind: Kind
     received: float | None = None
 
     def finished(self) -> LadderMessage:
         """The line as the report takes it."""
-        kind = {"data": "data", "dns": "dns"}.get(self.kind, "signal")
         return LadderMessage(
-            self.sent, self.received, self.from_, self.to, self.label, self.step, kind
-        )  # type: ignore[arg-type]
+            self.sent, self.received, self.from_, self.to, self.label, self.step, self.kind
+        )
 
 
 @final
@@ -135,8 +134,8 @@ class Tally:
             return count, []
         label, name = NAMES[kind], receiver.name if receiver else "?"
         step = _step(message, sender.role, there)
-        about = _about(message)
-        return count, self._note(now, sender.name, name, label, step, "signal", about)
+        line = Line(now, sender.name, name, label, step, "signal")
+        return count, self._note(line, _about(message))
 
     def data(
         self, now: float, sender: Party, receiver: Party, size: int, *, announced: bool
@@ -148,7 +147,7 @@ class Tally:
         if not self.watches:
             return count, []
         label = "data + MUO" if announced else "data"
-        return count, self._note(now, sender.name, receiver.name, label, None, "data", None)
+        return count, self._note(Line(now, sender.name, receiver.name, label, None, "data"), None)
 
     def look_up(self, now: float, asker: Party, home: Address) -> list[Line]:
         """A question to the DNS goes out, and will be answered."""
@@ -160,25 +159,14 @@ class Tally:
             count.sent += 1
             count.delivered += 1
             count.bytes += size
-        return self._note(now, asker.name, DNS_PARTY, "IMS?", None, "dns", home)
+        return self._note(Line(now, asker.name, DNS_PARTY, "IMS?", None, "dns"), home)
 
-    def _note(
-        self,
-        now: float,
-        sender: str,
-        receiver: str,
-        label: str,
-        step: str | None,
-        kind: str,
-        about: Address | None,
-    ) -> list[Line]:
-        lines: list[Line] = []
-        for watch in self.watches.values():
-            if watch.concerns(sender, receiver, about):
-                line = Line(now, sender, receiver, label, step, kind)
-                watch.add(line)
-                lines.append(line)
-        return lines
+    def _note(self, line: Line, about: Address | None) -> list[Line]:
+        """Put the line into every ladder that it concerns; the list is empty if none."""
+        concerned = [w for w in self.watches.values() if w.concerns(line.from_, line.to, about)]
+        for watch in concerned:
+            watch.add(line)
+        return [line] if concerned else []
 
     def rows(self, run: int) -> Iterator[dict[str, object]]:
         """The rows of the table `messages`."""

@@ -38,7 +38,14 @@ class Wiring:
     __slots__ = ("_cached", "_clock", "_dns", "_random", "_zones", "network", "tally")
 
     def __init__(
-        self, clock: Clock, network: Network, tally: Tally, dns: Dns, zones: Zones, random: Random
+        self,
+        clock: Clock,
+        network: Network,
+        tally: Tally,
+        *,
+        dns: Dns,
+        zones: Zones,
+        random: Random,
     ) -> None:
         self._clock = clock
         self.network = network
@@ -66,7 +73,7 @@ class Wiring:
     def look_up(
         self, asker: Receiver, home_address: Address, delay: Distribution | None = None
     ) -> None:
-        """Ask the DNS from the asker's site, `delay` from the core; a cached answer takes no time."""
+        """Ask the DNS from a site `delay` from the core; a cached answer takes no time."""
         result = self._zones(home_address)
         now = self._clock.now
         key = (asker.name, home_address)
