@@ -7,7 +7,7 @@ much for a large population.
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any, Protocol, cast, final
+from typing import Any, Protocol, final
 
 import simpy
 
@@ -46,9 +46,8 @@ class Clock:
 
     def after(self, delay: float, act: Callable[..., None], *arguments: Any) -> None:
         """Call `act(*arguments)` after `delay` seconds."""
-        event = self._environment.timeout(delay)
-        callbacks = cast("list[Callable[[object], None]]", event.callbacks)
-        callbacks.append(lambda _event: act(*arguments))
+        event: Any = self._environment.timeout(delay)  # SimPy leaves the callbacks' type open
+        event.callbacks.append(lambda _event: act(*arguments))
 
     def at(self, time: float, act: Callable[..., None], *arguments: Any) -> None:
         """Call `act(*arguments)` at a time that is not past."""
