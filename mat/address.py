@@ -70,3 +70,10 @@ def move_to_prefix(address: Address, prefix: Address, length: int) -> Address:
     """The host behind `length` (0 to 128) bits of `address`, in `prefix`: MoPre translation."""
     network = int.from_bytes(prefix) & _NETWORK[length]
     return Address((network | int.from_bytes(address) & _HOST[length]).to_bytes(16))
+
+
+def is_unicast(address: Address) -> bool:
+    """Whether an address can be a host's: not unspecified, loopback, multicast or broadcast."""
+    if is_ipv4(address):
+        return 0 < address[12] < 224 and address[12] != 127
+    return any(address[:15]) and address[0] != 0xFF

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
-from mat.address import Address, in_prefix
+from mat.address import Address
 from mat.codec import MAC_SIZE, encode
 from mat.messages import EXACT, Authentication, ImsUpdate, ImsUpdateReply
 
@@ -41,9 +41,7 @@ class Key:
 
     def permits(self, home_address: Address, prefix_length: int) -> bool:
         """Whether this key may register that home address, or that prefix."""
-        return prefix_length >= self.prefix_length and in_prefix(
-            home_address, self.home_address, self.prefix_length
-        )
+        return home_address == self.home_address and prefix_length == self.prefix_length
 
 
 KeyRing = Callable[[int], Key | None]

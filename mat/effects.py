@@ -8,7 +8,7 @@ import enum
 from dataclasses import dataclass
 from typing import final
 
-from mat.address import Address, move_to_prefix
+from mat.address import Address, move_to_prefix, prefix_of
 from mat.messages import Endpoint, HaNotify, HaQuery, ImsUpdate, MaQuery, Message
 from mat.registrations import Registration
 
@@ -21,33 +21,38 @@ Handle = object
 class Translation:
     """How packets between this node and one peer are rewritten.
 
-    Out: (local_home → home) becomes (local → mobile). In: the reverse, from any address in
-    `accepted`. With a prefix length below `EXACT`, host bits are kept. `announce` is the HoA that
-    a Mapping Update Option carries on packets out, or None.
+    Out: (local_home → home) becomes (local → mobile). In: the reverse, for packets from any address
+    in `accepted` to any in `local_accepted`; others go to `packet_in`. Where this node is a mobile
+    router, its `local_…` addresses are prefixes of `local_prefix_length`, and host bits are kept.
+    `announce` is the HoA that a Mapping Update Option carries on packets out, or None.
     """
 
     home: Address
-    prefix_length: int
     mobile: Address
     accepted: tuple[Address, ...]
     local_home: Address
     local_prefix_length: int
     local: Address
+    local_accepted: tuple[Address, ...]
     announce: Address | None = None
 
     def outward(self, source: Address, destination: Address) -> tuple[Address, Address]:
         """Addresses on the wire of a packet between home addresses."""
-        return (
-            move_to_prefix(source, self.local, self.local_prefix_length),
-            move_to_prefix(destination, self.mobile, self.prefix_length),
-        )
+        del destination
+        return move_to_prefix(source, self.local, self.local_prefix_length), self.mobile
 
     def inward(self, source: Address, destination: Address) -> tuple[Address, Address]:
         """Home addresses of a packet from the wire."""
-        return (
-            move_to_prefix(source, self.home, self.prefix_length),
-            move_to_prefix(destination, self.local_home, self.local_prefix_length),
-        )
+        del source
+        return self.home, move_to_prefix(destination, self.local_home, self.local_prefix_length)
+
+    def accepts(self, source: Address, destination: Address) -> bool:
+        """Whether a packet with these addresses on the wire is this translation's."""
+        return source in self.accepted and self.accepts_at(destination)
+
+    def accepts_at(self, destination: Address) -> bool:
+        """Whether a packet from the peer to this own address on the wire is for this node."""
+        return prefix_of(destination, self.local_prefix_length) in self.local_accepted
 
 
 class Reason(enum.Enum):
@@ -57,6 +62,7 @@ class Reason(enum.Enum):
     UNREACHABLE = "the peer has no mapping, or its servers are silent"
     NO_ADDRESS = "this node has no mobile address"
     NOT_ITS_ADDRESS = "the source is not an address of the node that claims it"
+    MISDIRECTED = "it may have been meant for who had this node's address before"
 
 
 class EventKind(enum.Enum):
@@ -95,7 +101,10 @@ class Send:
 @final
 @dataclass(slots=True)
 class Lookup:
-    """Find the IMS record of a home address; answer with `servers_found`."""
+    """Find the IMS record of a home address.
+
+    The driver must answer with `servers_found`, if only to say that the DNS did not.
+    """
 
     home_address: Address
 
@@ -169,6 +178,8 @@ class ReadByHome:
     asked: MaQuery | HaNotify
     source: Endpoint
     code: int = 0
+    of_notifier: bool = False
+    """It is the mapping of who notifies, to vouch for it; the peer's is read next."""
 
 
 @final

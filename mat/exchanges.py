@@ -164,8 +164,9 @@ class Exchanges(Timers):
 
     def finish(self, exchange: Exchange) -> None:
         """The request is over: answered, given up, or pointless."""
-        if self._pending is not None:
-            self._pending.pop(exchange.request.sequence, None)
+        sequence = exchange.request.sequence
+        if self._pending is not None and self._pending.get(sequence) is exchange:
+            del self._pending[sequence]
             if not self._pending:
                 self._pending = None
         self.cancel(exchange)

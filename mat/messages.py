@@ -23,6 +23,9 @@ REQUEST_SIZE: Final = 64
 AMPLIFICATION_LIMIT: Final = 3
 """An answer is at most this many times as long as its query (QUIC's figure, RFC 9000, 8)."""
 
+MOST_FRESHNESS: Final = (1 << 64) - (1 << 48)
+"""Freshness from here on is refused: a node that reached the end could never register again."""
+
 NONCE_SIZE: Final = 8
 EXACT: Final = 128
 """Prefix length of a mapping for one address, counted in the 128-bit form."""

@@ -20,7 +20,7 @@ aioquic's connection: inputs take the time, effects come back, one deadline.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, final
 
-from mat.address import Address, in_prefix, is_ipv4
+from mat.address import Address, in_prefix, is_ipv4, is_unicast, move_to_prefix, prefix_of
 from mat.authentication import Key
 from mat.effects import (
     ClearMapping,
@@ -42,6 +42,7 @@ from mat.mapping_table import Mapping, MappingTable, Missing, Servers
 from mat.messages import (
     EXACT,
     MAT_PORT,
+    MAX_MOBILE_ADDRESSES,
     Code,
     Endpoint,
     HaAnswer,
@@ -54,7 +55,7 @@ from mat.messages import (
     Message,
 )
 from mat.parameters import DEFAULTS, Parameters
-from mat.peer import Peer, Source
+from mat.peer import Arrival, Peer, Source
 from mat.registrar import Progress, Registrar
 from mat.states import PEER, PeerInput, PeerState, RegistrationState
 from mat.timers import TokenBucket
@@ -160,13 +161,19 @@ class MobileNode:
         """The host's mobile addresses are these now, in order of priority; none means detached.
 
         At home, the home address is among them. `until` says when the lease of each ends, in
-        seconds on the same clock; it may be left out where addresses are for good.
+        seconds on the same clock; it may be left out where addresses are for good. Addresses that
+        no mapping can hold (of the other family, not unicast, repeated, or beyond the eighth) are
+        left out; of a mobile router's, the host bits.
         """
         out: _Effects = []
-        if self._own.change(now, tuple(addresses), tuple(until), out):
+        kept = self._acceptable(addresses)
+        leases = tuple(until[list(addresses).index(a)] for a in kept) if until else ()
+        if self._own.change(now, kept, leases, out):
             for peer in self._all_peers():
                 peer.confirmed = tuple(a for a in peer.confirmed if a in self._own.addresses)
                 self._settle(now, peer, out)
+                if peer.state is PeerState.QUERYING:
+                    self._query(now, peer, out)
         return out
 
     def receive(self, now: float, message: Message, source: Endpoint) -> Sequence[NodeEffect]:
@@ -179,7 +186,7 @@ class MobileNode:
             if exchange is None:
                 out.append(Event(EventKind.UNEXPECTED, source.address))
             else:
-                self._answered(now, exchange, message, out)
+                self._answered(now, exchange, message, source, out)
         else:
             out.append(Event(EventKind.IGNORED, source.address))
         return out
@@ -187,8 +194,11 @@ class MobileNode:
     def packet_out(self, now: float, handle: Handle, destination: Address) -> Sequence[NodeEffect]:
         """A packet to a home address that no mapping told to the driver covers."""
         out: _Effects = []
-        if not self._own.addresses and self._peer_of(now, destination) is None:
+        if not self._own.addresses and self._peer_of(destination) is None:
             out.append(DropPacket(handle, Reason.NO_ADDRESS))
+            return out
+        if self._is_own(destination):
+            out.append(DropPacket(handle, Reason.UNREACHABLE))
             return out
         peer = self._peer_for(now, destination, out)
         if peer is None:
@@ -197,37 +207,43 @@ class MobileNode:
         self._used(now, peer, out)
         if peer.translation is not None:
             out.append(ReleasePacket(handle, peer.translation))
-        elif self._may_hold(len(peer.held_out)):
-            self._held += 1
-            peer.held_out.append((handle, destination))
-        else:
-            out.append(DropPacket(handle, Reason.OVERFLOW))
+        elif self._make_room(peer.held_out, handle, out):
+            peer.held_out.append(handle)
         return out
 
     def packet_in(
-        self, now: float, handle: Handle, source: Address, announced: Address | None = None
+        self,
+        now: float,
+        handle: Handle,
+        source: Address,
+        destination: Address,
+        announced: Address | None = None,
     ) -> Sequence[NodeEffect]:
-        """A packet from an address that no mapping told to the driver covers.
+        """A packet from `source` to an own address that no mapping told to the driver accepts.
 
         `announced` is the home address in its Mapping Update Option, if it has one.
         """
         out: _Effects = []
-        mapping = self._table.owner(now, source) if self._table else None
-        if announced is not None and (mapping is None or mapping.home_behind(source) != announced):
-            self._announced(now, handle, source, announced, out)
-        elif mapping is None:
-            self._unknown_source(now, handle, source, out)
+        packet = Arrival(handle, source, destination)
+        peer = self._owner(now, source)
+        if announced is not None and (peer is None or peer.home_address != announced):
+            self._announced(now, packet, announced, out)
+        elif peer is None:
+            self._unknown_source(now, packet, out)
         else:
-            peer = self._existing(mapping.home_address)
             self._used(now, peer, out)
-            out.append(ReleasePacket(handle, self._inward(peer)))
+            inward = self._inward(now, peer)
+            if inward.accepts_at(destination):
+                out.append(ReleasePacket(handle, inward))
+            else:
+                self._hold_in(peer, (packet,), out)
         return out
 
     def used(self, now: float, home_addresses: Iterable[Address]) -> Sequence[NodeEffect]:
         """Packets of these peers have passed, in either direction, by mappings of the driver's."""
         out: _Effects = []
         for home_address in home_addresses:
-            peer = self._peer_of(now, home_address)
+            peer = self._peer_of(home_address)
             if peer is not None:
                 self._used(now, peer, out)
         return out
@@ -237,6 +253,8 @@ class MobileNode:
     ) -> Sequence[NodeEffect]:
         """The DNS answered a `Lookup`: servers in order of preference, or why there are none."""
         out: _Effects = []
+        if result == ():
+            result = NotFound.FAILED
         if home_address == self.home_address:
             self._own.servers_found(now, result, out)
         peer = self._peers.get(home_address) if self._peers else None
@@ -252,8 +270,9 @@ class MobileNode:
                 self._peer_due(now, timed, out)
             elif isinstance(timed, Exchange):
                 self._timed_out(now, timed, out)
-            else:
-                self._own.fire(now, out)
+            elif self._own.fire(now, out) is Progress.LAPSED:
+                for peer in self._all_peers():
+                    self._settle(now, peer, out)
         return out
 
     # ---- answers -------------------------------------------------------------------------------
@@ -263,15 +282,20 @@ class MobileNode:
         now: float,
         exchange: Exchange,
         answer: ImsUpdateReply | MaAnswer | HaNotifyAck | HaAnswer,
+        source: Endpoint,
         out: _Effects,
     ) -> None:
         subject = exchange.subject
+        # An answer that comes twice must not count as that of the replica asked since.
+        current = source.address == exchange.destination.address
         if isinstance(answer, ImsUpdateReply):
             self._replied(now, exchange, answer, out)
         elif isinstance(answer, HaAnswer) and isinstance(subject, Source):
-            self._identified(now, subject, answer, out)
+            if current or answer.code == Code.SUCCEEDED:
+                self._identified(now, subject, answer, out)
         elif isinstance(answer, MaAnswer) and isinstance(subject, Peer):
-            self._resolved(now, subject, exchange, answer, out)
+            if current or answer.code == Code.SUCCEEDED:
+                self._resolved(now, subject, exchange, answer, out)
         elif isinstance(answer, HaNotifyAck) and isinstance(subject, Peer):
             if exchange.purpose is Purpose.CONFIRM:
                 self._confirmed(now, subject, exchange, answer, out)
@@ -309,10 +333,11 @@ class MobileNode:
         self, now: float, peer: Peer, exchange: Exchange, answer: MaAnswer, out: _Effects
     ) -> None:
         known = peer.mapping.version if peer.mapping else 0
-        if answer.code == Code.SUCCEEDED and answer.mobile_addresses:
-            if not _covers(answer, peer.home_address):
-                out.append(Event(EventKind.UNEXPECTED, peer.home_address))
-                return
+        if not _covers(answer, peer.home_address):
+            out.append(Event(EventKind.UNEXPECTED, peer.home_address))
+            return
+        mapping = self._mapping(now, peer, answer)
+        if answer.code == Code.SUCCEEDED and mapping.mobile_addresses:
             behind = answer.version < max(known, peer.wanted_version)
             if behind and self._ask_next(now, exchange, out):
                 return
@@ -320,8 +345,9 @@ class MobileNode:
             peer.wanted_version = 0
             if answer.version < known:
                 out.append(Event(EventKind.STALE, peer.home_address))
+                self._drop_in(peer, Reason.UNREACHABLE, out)
             else:
-                self._learn(now, peer, self._mapping(now, answer), out)
+                self._learn(now, peer, mapping, out)
         elif answer.code in (Code.SUCCEEDED, Code.NO_MAPPING):
             if not self._ask_next(now, exchange, out):
                 self._end_query(peer)
@@ -347,159 +373,175 @@ class MobileNode:
             return
         self._exchanges.finish(exchange)
         peer.introduction = None
+        peer.introduced_version = _notify_of(exchange).version
         if peer.state is PeerState.NOTIFYING:
             self._step(peer, PeerInput.NOTIFIED, out)
         known = peer.mapping.version if peer.mapping else 0
-        if (
-            answer.mobile_addresses
-            and answer.version >= known
-            and _covers(answer, peer.home_address)
-        ):
-            self._learn(now, peer, self._mapping(now, answer), out)
+        mapping = self._mapping(now, peer, answer)
+        news = mapping.mobile_addresses and answer.version >= known
+        if news and _covers(answer, peer.home_address):
+            self._learn(now, peer, mapping, out)
         else:
             self._settle(now, peer, out)
 
     def _confirmed(
         self, now: float, peer: Peer, exchange: Exchange, answer: HaNotifyAck, out: _Effects
     ) -> None:
-        """Step 4'. The peer has the own mapping."""
+        """Step 4'. The peer has the own mapping.
+
+        If it had it before it was told, what it has sent to this address is for this node. If not,
+        that may have been for who had the address before.
+        """
         if answer.code != Code.SUCCEEDED:
             out.append(Event(EventKind.REFUSED, peer.home_address))
             return
         self._exchanges.finish(exchange)
         peer.confirmation = None
+        if answer.version < _notify_of(exchange).version:
+            self._drop_in(peer, Reason.MISDIRECTED, out)
         self._take_as_confirmed(now, peer, exchange, EventKind.PEER_CONFIRMED, out)
 
     def _take_as_confirmed(
         self, now: float, peer: Peer, exchange: Exchange, kind: EventKind, out: _Effects
     ) -> None:
-        notify = exchange.request
-        assert isinstance(notify, HaNotify)
-        if notify.version == self._own.registered_version:
+        if _notify_of(exchange).version == self._own.registered_version:
             held = self._own.addresses
             peer.confirmed = tuple(a for a in self._own.registered if a in held)
             out.append(Event(kind, peer.home_address))
         self._settle(now, peer, out)
+        self._release_in(now, peer, out)
 
     def _identified(self, now: float, source: Source, answer: HaAnswer, out: _Effects) -> None:
         """Step 6 is over: the own IMS says whose address it is, or that nobody registered it."""
         if answer.code == Code.SUCCEEDED and answer.home_addresses:
             self._end_source(source)
-            home_address = answer.home_addresses[0]
-            own = in_prefix(home_address, self.home_address, self._own.key.prefix_length)
-            peer = None if own else self._peer_for(now, home_address, out, caller=False)
-            if peer is None:
-                self._drop(source.held, Reason.UNREACHABLE, out)
-                return
-            peer.wanted_version = max(peer.wanted_version, answer.version)
-            peer.held_in += [(handle, source.address) for handle in source.held]
-            self._query(now, peer, out)
-        elif answer.code == Code.NO_MAPPING:
+            self._belongs_to(now, source, answer.home_addresses[0], answer.version, out)
+        elif answer.code != Code.NO_MAPPING:
+            out.append(Event(EventKind.REFUSED, source.address))
+        elif source.query is None or not self._ask_next(now, source.query, out):
             self._end_source(source)
             self._pass_as_ordinary(now, source, out)
-        else:
-            out.append(Event(EventKind.REFUSED, source.address))
+
+    def _belongs_to(
+        self, now: float, source: Source, home_address: Address, version: int, out: _Effects
+    ) -> None:
+        """Step 7 begins: the authoritative word on a source is that of its own IMS."""
+        packets = self._take_held(source)
+        peer = None if self._is_own(home_address) else self._caller(now, home_address, out)
+        if peer is None:
+            out.extend(DropPacket(packet.handle, Reason.UNREACHABLE) for packet in packets)
+            return
+        peer.wanted_version = max(peer.wanted_version, version)
+        self._hold_in(peer, packets, out)
+        self._query(now, peer, out)
 
     def _pass_as_ordinary(self, now: float, source: Source, out: _Effects) -> None:
         """Nobody registered this source: for a while, an ordinary host."""
-        known = self._peers.get(source.address) if self._peers else None
-        if known is not None:
-            known.held_in += [(handle, source.address) for handle in source.held]
-            if known.mapping is not None:
-                self._release_in(now, known, out)
-            return
-        peer = self._add_peer(now, source.address, caller=False, out=out)
-        for happened in (PeerInput.NEEDED, PeerInput.NOT_MAT):
-            self._step(peer, happened, out)
-        peer.held_in = [(handle, source.address) for handle in source.held]
-        life = self._exchanges.parameters.unknown_source_time
-        self._learn(now, peer, _ordinary(source.address, now, life), out)
+        packets = self._take_held(source)
+        peer = self._peers.get(source.address) if self._peers else None
+        if peer is None:
+            peer = self._add_peer(now, source.address, caller=False, out=out)
+            for happened in (PeerInput.NEEDED, PeerInput.NOT_MAT):
+                self._step(peer, happened, out)
+            life = self._exchanges.parameters.unknown_source_time
+            self._learn(now, peer, _ordinary(source.address, now, life), out)
+        self._hold_in(peer, packets, out)
+        self._release_in(now, peer, out)
 
     # ---- notices -------------------------------------------------------------------------------
 
     def _noticed(self, now: float, notify: HaNotify, source: Endpoint, out: _Effects) -> None:
         """Step 2' of a peer's handover: never believed, only a reason to ask its IMS."""
-        if not in_prefix(notify.peer, self.home_address, self._own.key.prefix_length):
+        if not self._is_own(notify.peer) or self._is_own(notify.home_address):
             out.append(Event(EventKind.IGNORED, source.address))
             return
-        peers = self._peers_in(now, notify)
-        if not peers:
-            stranger = self._stranger(now, notify.home_address, out)
-            peers = [stranger] if stranger else []
-        for peer in peers:
-            if peer.mapping is not None and peer.mapping.version >= notify.version:
-                self._acknowledge(notify, source, out)
-                continue
+        about = self._noticing(now, notify, out)
+        behind = [peer for peer in about if not self._knows(now, peer, notify, source)]
+        for peer in behind:
             peer.wanted_version = max(peer.wanted_version, notify.version)
             if len(peer.notices) < self._exchanges.parameters.acknowledge_waiting:
                 peer.notices.append((notify, source))
             self._query(now, peer, out)
+        if not behind and self._noticing_known(notify):
+            self._acknowledge(notify, source, notify.version, out)
 
-    def _peers_in(self, now: float, notify: HaNotify) -> list[Peer]:
+    def _noticing(self, now: float, notify: HaNotify, out: _Effects) -> list[Peer]:
+        """The peers that a notice is about: one, or those behind a mobile router.
+
+        A stranger's notice, and each peer of a router's, takes from what strangers may cause.
+        """
         if notify.prefix_length == EXACT:
-            peer = self._peer_of(now, notify.home_address)
-            found = [peer] if peer is not None else []
-        else:
-            prefix, length = notify.home_address, notify.prefix_length
-            found = [p for p in self._all_peers() if in_prefix(p.home_address, prefix, length)]
-        return [peer for peer in found if peer.state is not PeerState.NON_MAT]
+            peer = self._peer_of(notify.home_address)
+            if peer is None and self._may_trigger(now, out):
+                peer = self._caller(now, notify.home_address, out)
+            elif peer is not None and peer.state is PeerState.NON_MAT:
+                self._reconsider(now, peer, out)
+            return [peer] if peer is not None else []
+        found: list[Peer] = []
+        for peer in self._noticing_known(notify):
+            if not self._may_trigger(now, out):
+                break
+            found.append(peer)
+        return found
 
-    def _stranger(self, now: float, home_address: Address, out: _Effects) -> Peer | None:
-        """A peer that introduces itself before its first packet."""
-        if not self._may_trigger(now, out):
-            return None
-        former = self._peers.get(home_address) if self._peers else None
-        if former is not None:
-            self._forget(former, PeerInput.ENDED, out)
-        return self._peer_for(now, home_address, out, caller=False)
+    def _noticing_known(self, notify: HaNotify) -> list[Peer]:
+        prefix, length = notify.home_address, notify.prefix_length
+        return [peer for peer in self._all_peers() if in_prefix(peer.home_address, prefix, length)]
 
-    def _acknowledge(self, notify: HaNotify, source: Endpoint, out: _Effects) -> None:
-        ack = HaNotifyAck(notify.sequence, Code.SUCCEEDED, notify.peer, nonce=notify.nonce)
+    def _reconsider(self, now: float, peer: Peer, out: _Effects) -> None:
+        """What was taken for an ordinary host says that it is not: the DNS is asked again.
+
+        Until it answers, the host stays what it was: anybody can send a notice.
+        """
+        if self._may_trigger(now, out):
+            out.append(Lookup(peer.home_address))
+
+    def _knows(self, now: float, peer: Peer, notify: HaNotify, source: Endpoint) -> bool:
+        """Whether the mapping of a peer is as new as a notice says, and has its sender's address."""
+        mapping = peer.mapping
+        if mapping is None or mapping.non_mat or mapping.version < notify.version:
+            return False
+        return notify.prefix_length != EXACT or self._owner(now, source.address) is peer
+
+    def _acknowledge(self, notify: HaNotify, source: Endpoint, known: int, out: _Effects) -> None:
+        """Step 4'. `known` is the version that was there when the notice came."""
+        code, nonce = Code.SUCCEEDED, notify.nonce
+        ack = HaNotifyAck(notify.sequence, code, notify.peer, version=known, nonce=nonce)
         out.append(Send(ack, source))
 
     # ---- packets that wait ---------------------------------------------------------------------
 
-    def _announced(
-        self, now: float, handle: Handle, source: Address, announced: Address, out: _Effects
-    ) -> None:
+    def _announced(self, now: float, packet: Arrival, announced: Address, out: _Effects) -> None:
         """Step 6': a Mapping Update Option names the sender; its IMS is asked (7)."""
-        peer = self._peer_of(now, announced)
-        if (peer is None or peer.state is PeerState.NON_MAT) and not self._may_trigger(now, out):
-            out.append(DropPacket(handle, Reason.OVERFLOW))
+        peer = self._peer_of(announced)
+        if self._is_own(announced):
+            out.append(DropPacket(packet.handle, Reason.NOT_ITS_ADDRESS))
             return
-        if peer is None or peer.state is PeerState.NON_MAT:
-            if peer is not None:
-                self._forget(peer, PeerInput.ENDED, out)
-            peer = self._peer_for(now, announced, out, caller=False)
+        if peer is None and self._may_trigger(now, out):
+            peer = self._caller(now, announced, out)
+        elif peer is not None and peer.state is PeerState.NON_MAT:
+            self._reconsider(now, peer, out)
         if peer is None:
-            out.append(DropPacket(handle, Reason.UNREACHABLE))
-        elif self._may_hold(len(peer.held_in)):
-            self._held += 1
-            peer.held_in.append((handle, source))
-            peer.used_at = now
-            self._query(now, peer, out)
-        else:
-            out.append(DropPacket(handle, Reason.OVERFLOW))
+            out.append(DropPacket(packet.handle, Reason.UNREACHABLE))
+            return
+        peer.used_at = now
+        self._hold_in(peer, (packet,), out)
+        self._query(now, peer, out)
 
-    def _unknown_source(self, now: float, handle: Handle, address: Address, out: _Effects) -> None:
+    def _unknown_source(self, now: float, packet: Arrival, out: _Effects) -> None:
         """Step 6: hold the packet and ask the own IMS whose address this is."""
-        source = self._sources.get(address) if self._sources else None
+        source = self._sources.get(packet.source) if self._sources else None
         if source is None:
-            source = self._ask_about(now, address, out)
+            source = self._ask_about(now, packet.source, out)
         if source is None:
-            out.append(DropPacket(handle, Reason.UNREACHABLE))
-        elif self._may_hold(len(source.held)):
-            self._held += 1
-            source.held.append(handle)
-        else:
-            out.append(DropPacket(handle, Reason.OVERFLOW))
+            out.append(DropPacket(packet.handle, Reason.UNREACHABLE))
+        elif self._make_room(source.held, packet, out):
+            source.held.append(packet)
 
     def _ask_about(self, now: float, address: Address, out: _Effects) -> Source | None:
-        if (
-            self._is_blocked(now, address)
-            or not self._own.servers
-            or not self._may_trigger(now, out)
-        ):
+        if self._is_blocked(now, address) or not self._own.servers:
+            return None
+        if not self._may_trigger(now, out):
             return None
         source = Source(address)
         if self._sources is None:
@@ -515,7 +557,7 @@ class MobileNode:
         return source
 
     def _end_source(self, source: Source) -> None:
-        """The question about a source is over; what it holds is no longer counted as held here."""
+        """The question about a source is over."""
         if self._sources is not None:
             self._sources.pop(source.address, None)
             if not self._sources:
@@ -523,9 +565,33 @@ class MobileNode:
         if source.query is not None:
             self._exchanges.finish(source.query)
 
-    def _may_hold(self, of_this_peer: int) -> bool:
+    def _take_held(self, source: Source) -> list[Arrival]:
+        """The packets of a source, no longer counted as held."""
+        packets, source.held = source.held, []
+        self._held -= len(packets)
+        return packets
+
+    def _make_room(
+        self, queue: list[Handle] | list[Arrival], newcomer: Handle | Arrival, out: _Effects
+    ) -> bool:
+        """Room for one more in a queue, counted as taken: the oldest of a full queue goes.
+
+        False, and the newcomer is dropped, where the node holds all that it may.
+        """
         parameters = self._exchanges.parameters
-        return of_this_peer < parameters.hold_per_peer and self._held < parameters.hold_total
+        if len(queue) >= parameters.hold_per_peer:
+            out.append(DropPacket(_handle_of(queue.pop(0)), Reason.OVERFLOW))
+            return True
+        if self._held >= parameters.hold_total:
+            out.append(DropPacket(_handle_of(newcomer), Reason.OVERFLOW))
+            return False
+        self._held += 1
+        return True
+
+    def _hold_in(self, peer: Peer, packets: Iterable[Arrival], out: _Effects) -> None:
+        for packet in packets:
+            if self._make_room(peer.held_in, packet, out):
+                peer.held_in.append(packet)
 
     def _may_trigger(self, now: float, out: _Effects) -> bool:
         """Whether a stranger may cause one more look-up."""
@@ -537,49 +603,59 @@ class MobileNode:
         out.append(Event(EventKind.RATE_LIMITED))
         return False
 
-    def _drop(self, held: Iterable[Handle], reason: Reason, out: _Effects) -> None:
-        for handle in held:
-            self._held -= 1
-            out.append(DropPacket(handle, reason))
+    def _drop_in(self, peer: Peer, reason: Reason, out: _Effects) -> None:
+        held, peer.held_in = peer.held_in, []
+        self._held -= len(held)
+        out.extend(DropPacket(packet.handle, reason) for packet in held)
 
     def _drop_all(self, peer: Peer, out: _Effects) -> None:
-        self._drop((handle for handle, _ in peer.held_out), Reason.UNREACHABLE, out)
-        self._drop((handle for handle, _ in peer.held_in), Reason.UNREACHABLE, out)
-        peer.held_out, peer.held_in = [], []
+        self._drop_in(peer, Reason.UNREACHABLE, out)
+        held, peer.held_out = peer.held_out, []
+        self._held -= len(held)
+        out.extend(DropPacket(handle, Reason.UNREACHABLE) for handle in held)
 
     def _release_in(self, now: float, peer: Peer, out: _Effects) -> None:
-        """Packets that came in early: now the mapping says whether the source is the peer's."""
-        if not peer.held_in:
+        """Packets that came in before it was known whose they are, or whether for this node."""
+        if not peer.held_in or peer.mapping is None:
             return
         held, peer.held_in = peer.held_in, []
-        inward = self._inward(peer)
-        for handle, source in held:
-            self._held -= 1
-            owner = self._table.owner(now, source) if self._table else None
-            if owner is peer.mapping:
-                out.append(ReleasePacket(handle, inward))
+        self._held -= len(held)
+        inward = self._inward(now, peer)
+        for packet in held:
+            if self._owner(now, packet.source) is not peer and peer.state is not PeerState.NON_MAT:
+                out.append(DropPacket(packet.handle, Reason.NOT_ITS_ADDRESS))
+            elif inward.accepts_at(packet.destination):
+                out.append(ReleasePacket(packet.handle, inward))
             else:
-                out.append(DropPacket(handle, Reason.NOT_ITS_ADDRESS))
+                self._hold_in(peer, (packet,), out)
 
     # ---- peers ---------------------------------------------------------------------------------
 
     def _all_peers(self) -> list[Peer]:
         return list(self._peers.values()) if self._peers else []
 
-    def _existing(self, home_address: Address) -> Peer:
-        assert self._peers is not None
-        return self._peers[home_address]
+    def _peer_of(self, home_address: Address) -> Peer | None:
+        return self._peers.get(home_address) if self._peers else None
 
-    def _peer_of(self, now: float, home_address: Address) -> Peer | None:
-        """The peer that a home address belongs to, itself or through its prefix."""
-        if self._peers is None:
-            return None
-        peer = self._peers.get(home_address)
-        if peer is None and self._table is not None:
-            mapping = self._table.find(now, home_address)
-            if isinstance(mapping, Mapping):
-                peer = self._peers.get(mapping.home_address)
-        return peer
+    def _owner(self, now: float, mobile_address: Address) -> Peer | None:
+        """The peer with the newest claim to a mobile address."""
+        mapping = self._table.owner(now, mobile_address) if self._table else None
+        return self._peer_of(mapping.home_address) if mapping is not None else None
+
+    def _is_own(self, home_address: Address) -> bool:
+        return in_prefix(home_address, self.home_address, self._own.key.prefix_length)
+
+    def _acceptable(self, addresses: Iterable[Address]) -> tuple[Address, ...]:
+        """The addresses, or MoPre, that a mapping of this node can hold."""
+        family, length = is_ipv4(self.home_address), self._own.key.prefix_length
+        fitting = [prefix_of(a, length) for a in addresses if is_ipv4(a) == family]
+        if length == EXACT:
+            fitting = [address for address in fitting if is_unicast(address)]
+        return tuple(dict.fromkeys(fitting))[:MAX_MOBILE_ADDRESSES]
+
+    def _caller(self, now: float, home_address: Address, out: _Effects) -> Peer | None:
+        """The peer that speaks first: met now, if it was unknown."""
+        return self._peer_for(now, home_address, out, caller=False)
 
     def _is_blocked(self, now: float, address: Address) -> bool:
         table = self._table
@@ -589,7 +665,7 @@ class MobileNode:
         self, now: float, home_address: Address, out: _Effects, *, caller: bool = True
     ) -> Peer | None:
         """The peer, met now if it was unknown; None while nobody may ask for it."""
-        peer = self._peer_of(now, home_address)
+        peer = self._peer_of(home_address)
         if peer is not None:
             return peer
         if self._is_blocked(now, home_address):
@@ -631,6 +707,8 @@ class MobileNode:
     def _located(self, now: float, peer: Peer, result: Servers | NotFound, out: _Effects) -> None:
         """Step 0 is over."""
         if not isinstance(result, NotFound):
+            if peer.state is PeerState.NON_MAT:
+                peer = self._met_again(now, peer, out)
             peer.servers = result
             if peer.state is PeerState.LOCATING:
                 self._step(peer, PeerInput.SERVERS_FOUND, out)
@@ -643,6 +721,18 @@ class MobileNode:
             self._learn(now, peer, _ordinary(peer.home_address, now, life), out)
         else:
             self._fail(now, peer, PeerInput.LOOKUP_FAILED, out)
+
+    def _met_again(self, now: float, former: Peer, out: _Effects) -> Peer:
+        """The DNS has an IMS for what was taken for an ordinary host: it begins anew."""
+        notices, wanted = former.notices, former.wanted_version
+        packets, former.held_in = former.held_in, []
+        self._held -= len(packets)
+        self._forget(former, PeerInput.ENDED, out)
+        peer = self._add_peer(now, former.home_address, caller=False, out=out)
+        self._step(peer, PeerInput.NEEDED, out)
+        peer.notices, peer.wanted_version = notices, wanted
+        self._hold_in(peer, packets, out)
+        return peer
 
     def _query(self, now: float, peer: Peer, out: _Effects) -> None:
         """Steps 1 and 7: MA Query to the peer's IMS, unless under way or not yet possible."""
@@ -728,52 +818,49 @@ class MobileNode:
     def _learn(self, now: float, peer: Peer, mapping: Mapping, out: _Effects) -> None:
         """The peer's IMS has said where it is: the authoritative word."""
         assert self._table is not None
-        before = peer.mapping
-        peer = self._under_its_prefix(peer, mapping)
-        peer.mapping = mapping
+        before, peer.mapping = peer.mapping, mapping
         for rival in self._table.put(mapping):
             self._lost_address(now, rival, out)
-        self._adopt_sources(now, peer, mapping)
+        self._adopt_sources(now, peer, mapping, out)
         if peer.state is PeerState.QUERYING:
             self._enter_table(now, peer, out)
         elif before is not None and before.mobile_addresses != mapping.mobile_addresses:
             out.append(Event(EventKind.PEER_MOVED, peer.home_address))
         self._redirect(now, peer, out)
         self._schedule(now, peer)
+        self._answer_notices(now, peer, out)
         self._settle(now, peer, out)
         self._release_in(now, peer, out)
+
+    def _answer_notices(self, now: float, peer: Peer, out: _Effects) -> None:
+        """Step 4', before any packet goes to the new address."""
         notices, peer.notices = peer.notices, []
         for notify, source in notices:
-            if mapping.version >= notify.version:
-                self._acknowledge(notify, source, out)
+            if self._knows(now, peer, notify, source):
+                self._acknowledge(notify, source, 0, out)
 
-    def _mapping(self, now: float, answer: MaAnswer | HaNotifyAck) -> Mapping:
+    def _mapping(self, now: float, peer: Peer, answer: MaAnswer | HaNotifyAck) -> Mapping:
+        """What an answer says of a peer. Of a prefix, the one address that was asked for.
+
+        Whether the answering IMS is that of the prefix's other addresses, only the DNS could tell.
+        """
         longest = self._exchanges.parameters.maximum_lifetime
+        family, home, length = is_ipv4(peer.home_address), peer.home_address, answer.prefix_length
+        moved = [move_to_prefix(home, address, length) for address in answer.mobile_addresses]
         return Mapping(
-            answer.home_address,
-            answer.prefix_length,
-            answer.mobile_addresses,
+            home,
+            EXACT,
+            tuple(
+                address
+                for address in dict.fromkeys(moved)
+                if is_ipv4(address) == family
+                and is_unicast(address)
+                and address not in self._own.addresses
+            ),
             answer.version,
             now - answer.age * _MILLISECOND,
             now + min(answer.lifetime, longest),
         )
-
-    def _under_its_prefix(self, peer: Peer, mapping: Mapping) -> Peer:
-        """A mapping for a whole prefix: all its hosts are one peer, that of the prefix."""
-        if peer.home_address == mapping.home_address:
-            return peer
-        assert self._peers is not None
-        del self._peers[peer.home_address]
-        known = self._peers.get(mapping.home_address)
-        if known is None:
-            peer.home_address = mapping.home_address
-            self._peers[peer.home_address] = peer
-            return peer
-        known.held_out += peer.held_out
-        known.held_in += peer.held_in
-        known.notices += peer.notices
-        self._end_exchanges(peer)
-        return known
 
     def _enter_table(self, now: float, peer: Peer, out: _Effects) -> None:
         if peer.caller and not self._announces:
@@ -784,13 +871,13 @@ class MobileNode:
         if not peer.caller and not peer.held_in and not self._announces:
             self._introduce(now, peer, out)
 
-    def _adopt_sources(self, now: float, peer: Peer, mapping: Mapping) -> None:
+    def _adopt_sources(self, now: float, peer: Peer, mapping: Mapping, out: _Effects) -> None:
         """Sources asked about that this mapping explains."""
-        assert self._table is not None
-        for source in list(self._sources.values()) if self._sources else ():
-            if self._table.owner(now, source.address) is mapping:
+        for address in mapping.mobile_addresses:
+            source = self._sources.get(address) if self._sources else None
+            if source is not None and self._owner(now, address) is peer:
                 self._end_source(source)
-                peer.held_in += [(handle, source.address) for handle in source.held]
+                self._hold_in(peer, self._take_held(source), out)
 
     def _lost_address(self, now: float, rival: Mapping, out: _Effects) -> None:
         """Another mapping lost an address to a newer claim, or its place in the table."""
@@ -825,40 +912,45 @@ class MobileNode:
         if translation is not None and peer.held_out:
             held, peer.held_out = peer.held_out, []
             self._held -= len(held)
-            out.extend(ReleasePacket(handle, translation) for handle, _ in held)
+            out.extend(ReleasePacket(handle, translation) for handle in held)
 
     def _translation(self, now: float, peer: Peer) -> Translation | None:
         if peer.state not in (PeerState.ESTABLISHED, PeerState.NON_MAT):
             return None
         usable, local = self._usable(peer), self._local_for(now, peer)
-        if not usable or local is None or peer.mapping is None:
+        if not usable or local is None:
             return None
         announce = self._announces and self._wants_announcing(now, peer, local)
         return Translation(
             peer.home_address,
-            peer.mapping.prefix_length,
             usable[0],
             usable,
             self.home_address,
             self._own.key.prefix_length,
             local,
+            self._accepting(now, peer),
             self.home_address if announce else None,
         )
 
-    def _inward(self, peer: Peer) -> Translation:
+    def _inward(self, now: float, peer: Peer) -> Translation:
         """How a packet from this peer is delivered, whether or not any may go out yet."""
-        if peer.translation is not None:
-            return peer.translation
-        assert peer.mapping is not None
+        usable = self._usable(peer)
         return Translation(
-            peer.mapping.home_address,
-            peer.mapping.prefix_length,
-            peer.mapping.mobile_addresses[0],
-            self._usable(peer),
+            peer.home_address,
+            peer.home_address,
+            usable,
             self.home_address,
             self._own.key.prefix_length,
             self.home_address,
+            self._accepting(now, peer),
         )
+
+    def _accepting(self, now: float, peer: Peer) -> tuple[Address, ...]:
+        """Own addresses at which packets from a peer are surely meant for this node."""
+        own = self._own.addresses
+        if peer.state is PeerState.NON_MAT:
+            return own
+        return tuple(a for a in own if a in peer.confirmed or self._own.settled(now, a))
 
     def _local_for(self, now: float, peer: Peer) -> Address | None:
         """The own address to use towards a peer: the first that it may be used from."""
@@ -933,7 +1025,8 @@ class MobileNode:
         subject = exchange.subject
         if isinstance(subject, Source):
             self._end_source(subject)
-            self._drop(subject.held, Reason.UNREACHABLE, out)
+            held = self._take_held(subject)
+            out.extend(DropPacket(packet.handle, Reason.UNREACHABLE) for packet in held)
             out.append(Event(EventKind.SILENT, subject.address))
             return
         assert isinstance(subject, Peer)
@@ -943,6 +1036,9 @@ class MobileNode:
             if subject.state is PeerState.QUERYING:
                 self._fail(now, subject, PeerInput.SILENT, out)
             else:
+                subject.notices = []
+                if self._unplaced(now, subject):
+                    self._drop_in(subject, Reason.UNREACHABLE, out)
                 out.append(Lookup(subject.home_address))
         elif exchange.purpose is Purpose.INTRODUCE:
             subject.introduction = None
@@ -950,9 +1046,20 @@ class MobileNode:
                 self._fail(now, subject, PeerInput.SILENT, out)
         else:
             subject.confirmation = None
-            if self._announces:
-                self._introduce(now, subject, out)
-            self._take_as_confirmed(now, subject, exchange, EventKind.PEER_UNCONFIRMED, out)
+            self._never_confirmed(now, subject, exchange, out)
+
+    def _unplaced(self, now: float, peer: Peer) -> bool:
+        """Whether packets wait for a new mapping of the peer, not for a confirmation."""
+        return any(self._owner(now, packet.source) is not peer for packet in peer.held_in)
+
+    def _never_confirmed(self, now: float, peer: Peer, exchange: Exchange, out: _Effects) -> None:
+        """The peer does not answer notices. Its IMS's word (4) will do, as in the paper."""
+        if peer.introduced_version == _notify_of(exchange).version:
+            self._take_as_confirmed(now, peer, exchange, EventKind.PEER_UNCONFIRMED, out)
+        elif self._in_use(now, peer):
+            if peer.introduction is None:
+                self._introduce(now, peer, out)
+            self._confirm(now, peer, out)
 
     def _fail(self, now: float, peer: Peer, happened: PeerInput, out: _Effects) -> None:
         """The peer cannot be reached: forget it, and leave its servers in peace for a moment."""
@@ -988,6 +1095,15 @@ class MobileNode:
 def _covers(answer: MaAnswer | HaNotifyAck, home_address: Address) -> bool:
     """Whether an answer is about this home address, itself or within a prefix."""
     return in_prefix(home_address, answer.home_address, answer.prefix_length)
+
+
+def _notify_of(exchange: Exchange) -> HaNotify:
+    assert isinstance(exchange.request, HaNotify)
+    return exchange.request
+
+
+def _handle_of(packet: Handle | Arrival) -> Handle:
+    return packet.handle if isinstance(packet, Arrival) else packet
 
 
 def _ordinary(address: Address, now: float, life: float) -> Mapping:

@@ -111,6 +111,12 @@ class Parameters:
     inquiry_limit: int = _parameter(
         100_000, "entries", "HA Notify procedures in progress at one IMS"
     )
+    inquiry_rate: float = _parameter(
+        20_000.0, "1/s", "HA Notify procedures that one IMS begins, over time"
+    )
+    inquiry_burst: float = _parameter(
+        100_000.0, "messages", "the same, at once: a crowd that moves together"
+    )
     inquiry_waiting: int = _parameter(
         1000,
         "messages",

@@ -1,6 +1,6 @@
 """What a node knows of one peer, and of one source address that it cannot place yet."""
 
-from typing import final
+from typing import NamedTuple, final
 
 from mat.address import Address
 from mat.effects import Handle, Translation
@@ -16,6 +16,15 @@ _BURST = 2
 
 
 @final
+class Arrival(NamedTuple):
+    """A packet from the wire that waits, and the addresses it bears there."""
+
+    handle: Handle
+    source: Address
+    destination: Address
+
+
+@final
 class Peer(Timed):
     """One correspondent. Its timer is that of the periodic query, or of the mapping's end."""
 
@@ -26,6 +35,7 @@ class Peer(Timed):
         "held_in",
         "held_out",
         "home_address",
+        "introduced_version",
         "introduction",
         "mapping",
         "notices",
@@ -57,8 +67,10 @@ class Peer(Timed):
         self.query: Exchange | None = None
         self.introduction: Exchange | None = None
         self.confirmation: Exchange | None = None
-        self.held_out: list[tuple[Handle, Address]] = []
-        self.held_in: list[tuple[Handle, Address]] = []
+        self.introduced_version = 0
+        """Version of the own mapping that the peer's IMS has acknowledged (step 4)."""
+        self.held_out: list[Handle] = []
+        self.held_in: list[Arrival] = []
         self.notices: list[tuple[HaNotify, Endpoint]] = []
 
     def in_use(self, now: float, parameters: Parameters) -> bool:
@@ -86,5 +98,5 @@ class Source:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.held: list[Handle] = []
+        self.held: list[Arrival] = []
         self.query: Exchange | None = None

@@ -13,22 +13,26 @@ from mat.authentication import Key, is_authentic, sign
 from mat.effects import Event, EventKind, Lookup, NodeEffect, NotFound, Send
 from mat.exchanges import UNLIMITED, Exchange, Exchanges, Purpose
 from mat.mapping_table import Servers
-from mat.messages import Code, ImsUpdate, ImsUpdateReply
+from mat.messages import MOST_FRESHNESS, Code, ImsUpdate, ImsUpdateReply
 from mat.states import REGISTRATION, RegistrationInput, RegistrationState
 from mat.timers import Timed
 
 _FRACTION = float(1 << 32)
+_LATEST = MOST_FRESHNESS - (1 << 56)
+"""The latest time of day that freshness follows; a clock beyond it counts on from here."""
+_MOST_DOUBLINGS = 10
 _FOREVER = float("inf")
 _ATTEMPTS_PER_LOOKUP = 4
 """After so many Updates without a Reply, the IMS may have moved: the DNS is asked again."""
 
 
 class Progress(enum.Enum):
-    """What a Reply meant for the peers of the node."""
+    """What a Reply, or its absence, means for the peers of the node."""
 
     NONE = "nothing new"
     MOVED = "a new mapping is valid now: tell the peers"
     REFRESHED = "the same mapping lives on"
+    LAPSED = "no mapping is valid any more"
 
 
 @final
@@ -39,6 +43,7 @@ class Registrar(Timed):
         "_answered",
         "_exchanges",
         "_freshness",
+        "_lookups",
         "_wall_clock",
         "addresses",
         "expires",
@@ -61,6 +66,7 @@ class Registrar(Timed):
         self._wall_clock = wall_clock
         self._freshness = 0
         self._answered = False
+        self._lookups = 0
         self.state = RegistrationState.DETACHED
         self.addresses: tuple[Address, ...] = ()
         """Mobile addresses the host has now, in order of priority."""
@@ -83,7 +89,13 @@ class Registrar(Timed):
         """The host's addresses are these now. False if only their leases changed, or nothing."""
         self.until = until
         if addresses == self.addresses:
+            lease = min(until, default=_FOREVER) - self._exchanges.parameters.lease_guard
+            if self.state is RegistrationState.REGISTERED and lease < self.expires:
+                self._update(now, out)
             return False
+        # What was given up in between is another matter: it may have been someone else's since.
+        kept = [a for a in self.registered if a in self.addresses and a in addresses]
+        self.registered = tuple(kept)
         held = dict(zip(self.addresses, self.since, strict=True))
         self.since = tuple(held.get(address, now) for address in addresses)
         self.addresses = addresses
@@ -106,11 +118,14 @@ class Registrar(Timed):
                 out.append(Event(EventKind.NOT_A_MAT_ZONE, self.key.home_address))
             if self.state is RegistrationState.LOCATING:
                 self._step(RegistrationInput.LOOKUP_FAILED)
-                self._exchanges.schedule(self, now + self._exchanges.parameters.maximum_timeout)
             return
+        moved = result != self.servers
         self.servers = result
+        self._lookups = 0
         if self.state is RegistrationState.LOCATING:
             self._step(RegistrationInput.SERVERS_FOUND)
+            self._update(now, out)
+        elif moved and self.addresses:
             self._update(now, out)
 
     def replied(
@@ -141,7 +156,7 @@ class Registrar(Timed):
             if exchange.attempts % _ATTEMPTS_PER_LOOKUP == 0:
                 out.append(Lookup(self.key.home_address))
 
-    def fire(self, now: float, out: list[NodeEffect]) -> None:
+    def fire(self, now: float, out: list[NodeEffect]) -> Progress:
         """The own timer: look up again, refresh, or notice that the mapping has lapsed."""
         if self.state is RegistrationState.LOCATING:
             self._look_up(now, out)
@@ -150,9 +165,11 @@ class Registrar(Timed):
             self.registered = ()
             if not self.updates:
                 self._update(now, out)
+            return Progress.LAPSED
         elif self.state is RegistrationState.REGISTERED:
             self._update(now, out)
             self._exchanges.schedule(self, self.expires)
+        return Progress.NONE
 
     def settled(self, now: float, address: Address) -> bool:
         """Whether an own address was held so long that no stale mapping can name it."""
@@ -166,11 +183,15 @@ class Registrar(Timed):
 
     def _look_up(self, now: float, out: list[NodeEffect]) -> None:
         out.append(Lookup(self.key.home_address))
-        self._exchanges.schedule(self, now + self._exchanges.parameters.maximum_timeout)
+        parameters = self._exchanges.parameters
+        again = parameters.initial_timeout * (1 << self._lookups)
+        self._lookups = min(self._lookups + 1, _MOST_DOUBLINGS)
+        self._exchanges.schedule(self, now + min(again, parameters.maximum_timeout))
 
     def _next_freshness(self, now: float) -> int:
         """Greater than every one before; where the clock allows, the time of day in 2⁻³² s."""
-        self._freshness = max(self._freshness + 1, int((now + self._wall_clock) * _FRACTION))
+        clock = min(int((now + self._wall_clock) * _FRACTION), _LATEST)
+        self._freshness = max(self._freshness + 1, clock)
         return self._freshness
 
     def _cancel(self) -> None:
@@ -223,7 +244,7 @@ class Registrar(Timed):
         parameters = self._exchanges.parameters
         asked = min(parameters.registration_lifetime, parameters.maximum_lifetime)
         lease = min(self.until, default=_FOREVER) - now - parameters.lease_guard
-        return max(1, int(min(asked, lease)))
+        return max(0, int(min(asked, lease)))
 
     def _accepted(self, exchange: Exchange, out: list[NodeEffect]) -> Progress:
         update = exchange.request
@@ -238,7 +259,8 @@ class Registrar(Timed):
         parameters = self._exchanges.parameters
         interval = update.lifetime * parameters.refresh_share
         interval = self._exchanges.jittered(interval, parameters.refresh_jitter)
-        self._exchanges.schedule(self, exchange.sent_at + interval)
+        soonest = parameters.initial_timeout
+        self._exchanges.schedule(self, exchange.sent_at + max(interval, soonest))
         out.append(Event(EventKind.REGISTERED, self.key.home_address))
         return Progress.MOVED if moved else Progress.REFRESHED
 
@@ -248,7 +270,7 @@ class Registrar(Timed):
         """The IMS has seen greater freshness (a reboot, a wrong clock): continue above it."""
         update = exchange.request
         assert isinstance(update, ImsUpdate)
-        if stored < exchange.first_freshness or stored >= 1 << 63:
+        if stored < exchange.first_freshness or stored >= MOST_FRESHNESS:
             out.append(Event(EventKind.UNEXPECTED, self.key.home_address))
             return Progress.NONE
         out.append(Event(EventKind.RESYNCHRONISED, self.key.home_address))

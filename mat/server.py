@@ -13,7 +13,7 @@ than `AMPLIFICATION_LIMIT` times the query. docs/protocol.md, sections 6 and 8.
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
-from mat.address import Address, is_ipv4
+from mat.address import Address, in_prefix, is_ipv4, is_unicast
 from mat.authentication import Key, KeyRing, is_authentic, sign
 from mat.codec import encode
 from mat.effects import (
@@ -33,6 +33,7 @@ from mat.messages import (
     AMPLIFICATION_LIMIT,
     EXACT,
     MAX_MOBILE_ADDRESSES,
+    MOST_FRESHNESS,
     REQUEST_SIZE,
     Code,
     Endpoint,
@@ -48,6 +49,7 @@ from mat.messages import (
 )
 from mat.parameters import DEFAULTS, Parameters
 from mat.registrations import Outcome, Registration, home_behind
+from mat.timers import TokenBucket
 
 Responsible = Callable[[Address], bool]
 """Whether this IMS holds the mapping of a home address (that is, whether its zone is served)."""
@@ -57,8 +59,6 @@ _ANSWER_BASE: Final = 60
 _DRAFT_ANSWER_BASE: Final = 32
 _ADDRESS: Final = 16
 _PREFIX_EXTENSION: Final = 4
-_MOST_FRESHNESS: Final = 1 << 63
-"""Freshness from here on is refused: a node that reached the end could never register again."""
 
 _Effects = list[ServerEffect]
 
@@ -67,7 +67,7 @@ _Effects = list[ServerEffect]
 class _Inquiry:
     """HA Notify for one node of another IMS: who waits, and the question to that IMS."""
 
-    __slots__ = ("home_address", "query", "refusals", "version", "waiting")
+    __slots__ = ("home_address", "query", "version", "waiting")
 
     def __init__(self, home_address: Address) -> None:
         self.home_address = home_address
@@ -80,7 +80,7 @@ class _Inquiry:
 class MappingServer:
     """One IMS, or one worker of it. Inputs and effects as in `mat.node.MobileNode`."""
 
-    __slots__ = ("_exchanges", "_foreign", "_inquiries", "_keys", "_responsible")
+    __slots__ = ("_exchanges", "_foreign", "_inquiries", "_keys", "_rate", "_responsible")
 
     def __init__(
         self,
@@ -95,6 +95,7 @@ class MappingServer:
         self._exchanges = Exchanges(parameters, random)
         self._foreign = MappingTable(parameters.foreign_table_size)
         self._inquiries: dict[Address, _Inquiry] = {}
+        self._rate = TokenBucket(parameters.inquiry_rate, parameters.inquiry_burst)
 
     @property
     def deadline(self) -> float | None:
@@ -163,6 +164,8 @@ class MappingServer:
             return [self._ha_answer(now, request, found)]
         if isinstance(request.asked, MaQuery):
             return [_ma_answer_from(now, request.asked, request.source, found)]
+        if request.of_notifier:
+            return [_vouch(now, request, request.asked, found)]
         code = Code.TRY_AGAIN if found is Outcome.UNAVAILABLE else request.code
         ack = HaNotifyAck(
             request.asked.sequence, code, request.home_address, nonce=request.asked.nonce
@@ -236,7 +239,7 @@ class MappingServer:
         addresses = update.mobile_addresses
         family = is_ipv4(update.home_address)
         fit = all(is_ipv4(a) == family and is_unicast(a) for a in addresses)
-        ordered = update.version <= freshness < _MOST_FRESHNESS
+        ordered = update.version <= freshness < MOST_FRESHNESS
         if not fit or not ordered or len(set(addresses)) != len(addresses):
             return Code.UNACCEPTABLE
         return None
@@ -287,7 +290,7 @@ class MappingServer:
             )
             out.append(Send(ack, source))
         elif self._responsible(notify.home_address):
-            out.append(ReadByHome(notify.peer, notify, source))
+            out.append(ReadByHome(notify.home_address, notify, source, of_notifier=True))
         else:
             self._follow_up(now, notify, source, out)
 
@@ -300,7 +303,7 @@ class MappingServer:
         parameters = self._exchanges.parameters
         inquiry = self._inquiries.get(notify.home_address)
         if inquiry is None:
-            if len(self._inquiries) >= parameters.inquiry_limit:
+            if len(self._inquiries) >= parameters.inquiry_limit or not self._rate.take(now):
                 out.append(Event(EventKind.RATE_LIMITED, notify.home_address))
                 out.append(ReadByHome(notify.peer, notify, source, Code.TRY_AGAIN))
                 return
@@ -309,6 +312,8 @@ class MappingServer:
         inquiry.version = max(inquiry.version, notify.version)
         if len(inquiry.waiting) < parameters.inquiry_waiting:
             inquiry.waiting[notify.sequence, source] = notify
+        else:
+            out.append(ReadByHome(notify.peer, notify, source, Code.TRY_AGAIN))
 
     def _still_good(self, now: float, known: Mapping, version: int) -> bool:
         """Whether what is known needs no new question: a notice repeated, not a refresh."""
@@ -330,6 +335,11 @@ class MappingServer:
             out.append(Event(EventKind.UNEXPECTED, source.address))
             return
         inquiry = exchange.subject
+        if source.address != exchange.destination.address or not in_prefix(
+            inquiry.home_address, answer.home_address, answer.prefix_length
+        ):
+            out.append(Event(EventKind.UNEXPECTED, source.address))
+            return
         useful = answer.code == Code.SUCCEEDED and bool(answer.mobile_addresses)
         good_enough = useful and answer.version >= inquiry.version
         if not good_enough and exchange.attempts < len(exchange.servers):
@@ -337,7 +347,7 @@ class MappingServer:
             self._transmit(now, exchange, out)
         elif useful:
             self._keep(now, answer)
-            self._end(inquiry, Code.SUCCEEDED if good_enough else Code.TRY_AGAIN, out)
+            self._end(inquiry, Code.SUCCEEDED, out, answer.version)
         elif answer.code in (Code.SUCCEEDED, Code.NO_MAPPING):
             self._end(inquiry, Code.NO_MAPPING, out)
         else:
@@ -349,34 +359,40 @@ class MappingServer:
         if isinstance(known, Mapping) and known.version > answer.version:
             return
         longest = self._exchanges.parameters.maximum_lifetime
+        family = is_ipv4(answer.home_address)
         mapping = Mapping(
             answer.home_address,
             answer.prefix_length,
-            answer.mobile_addresses,
+            tuple(a for a in answer.mobile_addresses if is_ipv4(a) == family and is_unicast(a)),
             answer.version,
             now - answer.age / 1000,
             now + min(answer.lifetime, longest),
         )
         self._foreign.put(mapping)
 
-    def _end(self, inquiry: _Inquiry, code: int, out: _Effects) -> None:
-        """Step 4 for all who wait."""
+    def _end(self, inquiry: _Inquiry, code: int, out: _Effects, version: int = 0) -> None:
+        """Step 4 for all who wait; whose notice is of a later version has to try again."""
         del self._inquiries[inquiry.home_address]
         if inquiry.query is not None:
             self._exchanges.finish(inquiry.query)
         for (_, source), notify in inquiry.waiting.items():
-            out.append(ReadByHome(notify.peer, notify, source, code))
+            behind = code == Code.SUCCEEDED and version < notify.version
+            said = Code.TRY_AGAIN if behind else code
+            out.append(ReadByHome(notify.peer, notify, source, said))
 
     def _transmit(self, now: float, exchange: Exchange, out: _Effects) -> None:
         self._exchanges.transmitted(now, exchange)
         out.append(Send(exchange.request, exchange.destination))
 
 
-def is_unicast(address: Address) -> bool:
-    """Whether an address can be a host's: not unspecified, loopback, multicast or broadcast."""
-    if is_ipv4(address):
-        return 0 < address[12] < 224 and address[12] != 127
-    return any(address[:15]) and address[0] != 0xFF
+def _vouch(
+    now: float, request: ReadByHome, notify: HaNotify, found: Registration | Outcome | None
+) -> ReadByHome:
+    """Step 3 where both nodes are this server's: does it hold what the notice speaks of?"""
+    alive = isinstance(found, Registration) and found.expires > now
+    good = alive and isinstance(found, Registration) and found.version >= notify.version
+    code = Code.SUCCEEDED if good else Code.TRY_AGAIN
+    return ReadByHome(notify.peer, notify, request.source, code)
 
 
 def _reply(update: ImsUpdate, code: Code, key: Key | None, freshness: int) -> ImsUpdateReply:

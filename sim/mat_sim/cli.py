@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,8 @@ def _run(
     loaded = load_scenario(find_scenario(name), overrides, trace, seed)
     if out is not None:
         check_directory(out)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an encoding may lack a name's letters
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     finished = _simulated(loaded, console)
     print_summary(finished.results, console)
@@ -114,7 +117,7 @@ def _simulated(loaded: object, console: "Console") -> "Run":
     from mat_sim.scenario import Scenario
 
     assert isinstance(loaded, Scenario)
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"simulating {loaded.scenario.name}", total=None)
         return simulate(loaded, lambda now, end: bar.update(task, completed=now, total=end))
 

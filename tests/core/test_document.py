@@ -1,4 +1,4 @@
-"""docs/protocol.md says what the code does, where it is generated and where it is written by hand."""
+"""docs/protocol.md says what the code does, where generated and where written by hand."""
 
 import re
 
@@ -7,7 +7,14 @@ import pytest
 from docs.generate import DOCUMENT, refreshed
 from mat.codec import SKIPPABLE, Extension
 from mat.ims_record import IMS_RECORD_TYPE
-from mat.messages import AMPLIFICATION_LIMIT, MAT_PORT, MAX_MOBILE_ADDRESSES, REQUEST_SIZE, Code, Type
+from mat.messages import (
+    AMPLIFICATION_LIMIT,
+    MAT_PORT,
+    MAX_MOBILE_ADDRESSES,
+    REQUEST_SIZE,
+    Code,
+    Type,
+)
 from mat.states import PEER, REGISTRATION, PeerState, RegistrationState
 from tests.core.test_state_machine import CONVERGENCE
 

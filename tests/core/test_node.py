@@ -4,11 +4,12 @@ import pytest
 
 from mat.address import format_address, parse_address
 from mat.effects import DropPacket, Event, EventKind, NotFound, Reason, Send
-from mat.messages import MAT_PORT, Endpoint, HaNotify, HaQuery
+from mat.messages import MAT_PORT, Endpoint, HaNotify, HaQuery, MaAnswer, MaQuery
 from mat.parameters import DEFAULTS
-from mat.states import PeerState, RegistrationState
+from mat.registrations import RegistrationTable
+from mat.states import RegistrationState
 from tests.core.test_figures import SETTLED, separate, shared, talking
-from tests.core.world import World
+from tests.core.world import Held, World
 
 OUTSIDER = parse_address("192.0.2.99")
 
@@ -347,10 +348,11 @@ def test_hold_queue_is_bounded_per_peer_and_in_all() -> None:
 def test_strangers_cannot_make_a_node_ask_more_than_its_limit() -> None:
     world = separate()
     machine, now = world.hosts["MN"].machine, world.now
+    here = machine.addresses[0]
     asked = limited = 0
     for n in range(1000):
         source = parse_address(f"192.0.{n // 250}.{n % 250 + 1}")
-        for effect in machine.packet_in(now, "packet", source):
+        for effect in machine.packet_in(now, "packet", source, here):
             asked += isinstance(effect, Send)
             limited += isinstance(effect, Event) and effect.kind is EventKind.RATE_LIMITED
     assert asked == DEFAULTS.triggered_burst
@@ -418,6 +420,184 @@ def test_detached_node_refuses_packets_to_strangers_and_holds_those_to_peers() -
     assert world.hosts["MN"].machine.registration_state is RegistrationState.DETACHED
 
 
+def test_answer_with_a_wrong_nonce_changes_nothing() -> None:
+    world = separate()
+    world.send("MN", "CN")
+    world.run(0.015)
+    machine, source = world.hosts["MN"].machine, world.servers["IMS_CN"].endpoint
+    (peer,) = machine.peers()
+    assert peer.query is not None
+    sequence, home = peer.query.request.sequence, peer.home_address
+    forged = MaAnswer(sequence, 0, home, (OUTSIDER,), 9 << 32, 60, nonce=bytes(8))
+    expected = [Event(EventKind.UNEXPECTED, source.address)]
+    assert list(machine.receive(world.now, forged, source)) == expected
+    world.run(1.0)
+    assert len(world.deliveries) == 1
+
+
+def test_answer_for_another_home_address_is_not_taken() -> None:
+    world = separate()
+    world.send("MN", "CN")
+    world.run(0.015)
+    machine, source = world.hosts["MN"].machine, world.servers["IMS_CN"].endpoint
+    (peer,) = machine.peers()
+    assert peer.query is not None
+    request = peer.query.request
+    other = parse_address("10.2.9.9")
+    wrong = MaAnswer(request.sequence, 0, other, (OUTSIDER,), 9 << 32, 60, nonce=request.nonce)
+    (effect,) = machine.receive(world.now, wrong, source)
+    assert isinstance(effect, Event)
+    assert effect.kind is EventKind.UNEXPECTED
+    assert not world.hosts["MN"].kernel
+
+
+def test_useless_addresses_in_an_answer_are_left_out() -> None:
+    world = talking(separate())
+    world.run(DEFAULTS.peer_query_interval)
+    machine, source = world.hosts["MN"].machine, world.servers["IMS_CN"].endpoint
+    world.apply("MN", machine.used(world.now, [world.hosts["CN"].machine.home_address]))
+    (peer,) = machine.peers()
+    before = dict(world.hosts["MN"].kernel)
+    while peer.query is None:
+        world.apply("MN", machine.used(world.now, [peer.home_address]))
+        world.run(0.005)
+    useless = ("224.0.0.1", "127.0.0.1", "2001:db8::1", "198.51.100.1")
+    moved = tuple(parse_address(text) for text in (*useless, "203.0.113.1"))
+    request = peer.query.request
+    assert isinstance(request, MaQuery)
+    answer = MaAnswer(
+        request.sequence, 0, peer.home_address, moved, 1 << 63, 60, nonce=request.nonce
+    )
+    world.apply("MN", machine.receive(world.now, answer, source))
+    assert world.hosts["MN"].kernel == before
+
+
+def test_mapping_lives_no_longer_than_the_longest_lifetime() -> None:
+    world = separate()
+    world.send("MN", "CN")
+    world.run(0.015)
+    machine, source = world.hosts["MN"].machine, world.servers["IMS_CN"].endpoint
+    (peer,) = machine.peers()
+    assert peer.query is not None
+    request = peer.query.request
+    there = world.hosts["CN"].machine.addresses
+    answer = MaAnswer(
+        request.sequence, 0, peer.home_address, there, 1 << 62, 2**32 - 1, nonce=request.nonce
+    )
+    world.apply("MN", machine.receive(world.now, answer, source))
+    assert peer.mapping is not None
+    assert peer.mapping.expires == world.now + DEFAULTS.maximum_lifetime
+
+
+def test_confirmation_of_an_older_mapping_does_not_open_the_gate() -> None:
+    world = talking(separate())
+    world.attach("MN", "198.51.100.77")
+    world.run(0.055)
+    world.attach("MN", "198.51.100.78")
+    start = world.now
+    world.send("MN", "CN")
+    world.run(1.0)
+    sent = world.messages(start)
+    acks = [i for i, line in enumerate(sent) if line == "CN → MN: HA Notify Ack"]
+    assert sent.index("MN → CN: data") > acks[-1]
+
+
+def test_node_that_hears_nothing_from_its_ims_is_not_registered_any_more() -> None:
+    world = talking(separate())
+    del world.holder[world.servers["IMS_MN"].endpoint.address]
+    world.run(DEFAULTS.registration_lifetime + 20.0)
+    assert world.hosts["MN"].machine.registered == ()
+    assert not world.hosts["MN"].kernel
+    world.holder[world.servers["IMS_MN"].endpoint.address] = "IMS_MN"
+    world.run(DEFAULTS.maximum_timeout * 1.2)
+    packet = world.send("MN", "CN")
+    world.run(1.0)
+    assert packet.number in delivered(world)
+
+
+def test_packets_held_for_a_silent_ims_are_dropped_and_not_counted_any_more() -> None:
+    world = separate()
+    world.holder[OUTSIDER] = "outsider"
+    del world.holder[world.servers["IMS_MN"].endpoint.address]
+    world.send_plain("outsider", "192.0.2.99", world.hosts["MN"].machine.addresses[0])
+    world.run(1.0)
+    assert world.hosts["MN"].machine.held == 1
+    world.run(40.0)
+    assert world.hosts["MN"].machine.held == 0
+    assert [reason for _, reason in world.dropped] == ["UNREACHABLE"]
+
+
+def test_option_that_names_another_than_the_source_delivers_nothing() -> None:
+    world = talking(separate())
+    mn, cn = world.hosts["MN"].machine, world.hosts["CN"].machine
+    packet = Held(
+        world.send("CN", "MN"), outward=False, source=OUTSIDER, destination=cn.addresses[0]
+    )
+    effects = cn.packet_in(world.now, packet, OUTSIDER, cn.addresses[0], mn.home_address)
+    world.apply("CN", effects)
+    world.run(1.0)
+    assert [reason for _, reason in world.dropped] == ["NOT_ITS_ADDRESS"]
+
+
+def test_notice_for_a_whole_prefix_from_a_stranger_is_bounded() -> None:
+    world = separate()
+    machine = world.hosts["MN"].machine
+    for n in range(500):
+        home = parse_address(f"10.2.{n // 250}.{n % 250 + 1}")
+        machine.packet_out(world.now, "packet", home)
+        machine.servers_found(world.now, home, (world.servers["IMS_CN"].endpoint,))
+    forged = HaNotify(
+        1, parse_address("0.0.0.0"), machine.home_address, 1 << 63, 96, nonce=bytes(8)
+    )
+    effects = machine.receive(world.now, forged, Endpoint(OUTSIDER, MAT_PORT))
+    assert sum(isinstance(effect, Send) for effect in effects) <= DEFAULTS.triggered_burst
+
+
+def test_ordinary_host_stays_one_until_the_dns_says_otherwise() -> None:
+    world = separate()
+    home = world.hosts["CN"].machine.home_address
+    world.zones[world.hosts["CN"].key.home_address] = NotFound.NOT_MAT
+    world.send("MN", "CN")
+    world.run(0.5)
+    mn = world.hosts["MN"].machine
+    forged = HaNotify(1, home, mn.home_address, 7, nonce=bytes(8))
+    for _ in range(20):
+        world.apply("MN", mn.receive(world.now, forged, Endpoint(OUTSIDER, MAT_PORT)))
+        world.run(0.01)
+        assert home in world.hosts["MN"].kernel
+
+
+def test_start_of_communication_with_replicas_reaches_the_one_that_knows() -> None:
+    world = World()
+    world.add_server("IMS_MN", "192.0.2.1", "10.1.0.0/16")
+    world.add_server("IMS_1", "192.0.2.2", "10.2.0.0/16")
+    world.add_server("IMS_2", "192.0.2.3", "10.2.0.0/16")
+    world.add_host("MN", "10.1.0.1", "IMS_MN")
+    world.add_host("CN", "10.2.0.1", "IMS_1", "IMS_2")
+    world.attach("MN", "198.51.100.1")
+    world.attach("CN", "203.0.113.1")
+    world.run(SETTLED)
+    world.send("MN", "CN")
+    world.run(1.0)
+    (delivery,) = world.deliveries
+    assert delivery.source == world.hosts["MN"].machine.home_address
+
+
+def test_shared_ims_that_lost_its_store_does_not_vouch_for_who_notifies() -> None:
+    world = shared()
+    world.servers["IMS"].store = RegistrationTable()
+    world.send("MN", "CN")
+    world.run(0.3)
+    assert not world.deliveries
+
+
+def test_address_held_before_is_not_taken_as_registered_when_it_comes_back() -> None:
+    world = talking(separate())
+    world.attach("MN")
+    world.attach("MN", "198.51.100.1")
+    assert world.hosts["MN"].machine.registered == ()
+
+
 # ---- mobile router -----------------------------------------------------------------------------
 
 
@@ -433,18 +613,25 @@ def mobile_router() -> World:
     return world
 
 
-def test_hosts_behind_a_mobile_router_share_one_mapping_that_keeps_host_bits() -> None:
+def test_hosts_behind_a_mobile_router_keep_their_host_bits() -> None:
     world = mobile_router()
-    start = world.now
     for host in (5, 6):
         world.send("CN", "R", host)
         world.run(1.0)
-    assert world.messages(start).count("CN → IMS_R: MA Query") == 1
     assert [format_address(d.destination) for d in world.deliveries] == ["10.1.4.5", "10.1.4.6"]
-    (peer,) = world.hosts["CN"].machine.peers()
-    assert peer.state is PeerState.ESTABLISHED
-    assert peer.mapping is not None
-    assert peer.mapping.prefix_length == 120
+    mapped = [t.mobile for t in world.hosts["CN"].kernel.values()]
+    assert [format_address(mobile) for mobile in mapped] == ["198.51.100.5", "198.51.100.6"]
+
+
+def test_prefix_in_an_answer_says_nothing_of_addresses_that_were_not_asked_for() -> None:
+    world = mobile_router()
+    world.send("CN", "R", 5)
+    world.run(1.0)
+    start = world.now
+    world.send("CN", "R", 6)
+    world.run(1.0)
+    assert "CN → DNS: DNS" in world.messages(start)
+    assert "CN → IMS_R: MA Query" in world.messages(start)
 
 
 def test_mobile_router_moves_and_its_hosts_stay_reachable() -> None:

@@ -118,6 +118,28 @@ class Mobility(RuleBasedStateMachine):
         if len(addresses) > 1:
             self.attach(name, addresses[::-1] if node % 2 else addresses[:1])
 
+    @rule(one=st.integers(0, 3), other=st.integers(0, 3), peer=st.integers(0, 3))
+    def takes_over(self, one: int, other: int, peer: int) -> None:
+        """The network forgets a lease: what one node leaves, another has at once."""
+        giver, taker, third = (self.nodes[i % len(self.nodes)] for i in (one, other, peer))
+        addresses = self.world.hosts[giver].machine.addresses
+        if not addresses or len({giver, taker, third}) < 3:
+            return
+        self.world.send(giver, third)
+        self.pass_time(0.2)
+        self.world.attach(giver)
+        if giver in self.world.holder.values() or self.is_home(addresses[0]):
+            return
+        self.attach(taker, addresses[:1])
+        self.world.send(taker, third)
+        self.world.send(third, giver)
+        self.talked.add((taker, third))
+        self.pass_time(0.2)
+        self.lease_and_attach(giver, keep=0)
+
+    def is_home(self, address: Address) -> bool:
+        return any(h.machine.home_address == address for h in self.world.hosts.values())
+
     @rule(node=st.integers(0, 3))
     def detaches(self, node: int) -> None:
         self.world.attach(self.nodes[node % len(self.nodes)])
@@ -128,10 +150,14 @@ class Mobility(RuleBasedStateMachine):
         home = self.world.hosts[name].machine.home_address
         self.world.attach(name, format_address(home))
 
-    @rule(node=st.integers(0, 3), gap=st.sampled_from([0.0, 30.0]))
-    def reboots(self, node: int, gap: float) -> None:
+    @rule(
+        node=st.integers(0, 3),
+        gap=st.sampled_from([0.0, 30.0]),
+        clock=st.sampled_from([0.0, 1e9, 2e9, 1e10]),
+    )
+    def reboots(self, node: int, gap: float, clock: float) -> None:
         name = self.nodes[node % len(self.nodes)]
-        self.world.reboot(name)
+        self.world.reboot(name, clock)
         self.pass_time(gap)
         self.lease_and_attach(name, keep=0)
 
@@ -178,8 +204,14 @@ class Mobility(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         for host in self.world.hosts.values():
-            assert 0 <= host.machine.held <= DEFAULTS.hold_total
             peers = list(host.machine.peers())
+            queued = sum(len(p.held_in) + len(p.held_out) for p in peers)
+            queued += sum(len(s.held) for s in (host.machine._sources or {}).values())
+            assert queued == host.machine.held <= DEFAULTS.hold_total
+            table = host.machine._table
+            known = {m.home_address: m for m in table.mappings()} if table else {}
+            assert all(p.mapping is known.get(p.home_address) for p in peers)
+            assert known.keys() <= {p.home_address for p in peers}
             assert len(peers) <= len(self.nodes) + len(POOL)
             assert len(host.machine._exchanges) <= 3 * len(peers) + len(POOL) + 3
             assert len(host.machine._exchanges._heap) < 100

@@ -171,17 +171,17 @@ class World:
         host = self.hosts[name] = Host(name, key, self._machine(key, announces))
         return host
 
-    def _machine(self, key: Key, announces: bool | None) -> MobileNode:
+    def _machine(self, key: Key, announces: bool | None, clock: float = 1e9) -> MobileNode:
         source = random.Random(self.random.getrandbits(64))
         return MobileNode(
-            key, source, parameters=self.parameters, wall_clock=1e9, announces=announces
+            key, source, parameters=self.parameters, wall_clock=clock, announces=announces
         )
 
-    def reboot(self, name: str) -> None:
-        """Everything the host knew is gone, its addresses too."""
+    def reboot(self, name: str, clock: float = 1e9) -> None:
+        """Everything the host knew is gone, its addresses too; its clock shows `clock`."""
         host = self.hosts[name]
         self.release(name)
-        host.machine = self._machine(host.key, None)
+        host.machine = self._machine(host.key, None, clock)
         host.kernel = {}
 
     def _key_of(self, key_id: int) -> Key | None:
@@ -341,7 +341,7 @@ class World:
         source = self.source_of(name, effect)
         if source is None:
             return
-        target = self.holder.get(effect.destination.address, "nobody")
+        target = self._holder_of(effect.destination.address)
         what = NAMES[type(effect.message)]
         self.log.append((self.now, name, target, what))
         if self.lose(name, target, what):
@@ -352,7 +352,7 @@ class World:
             self.after(delay, lambda: self._arrive(effect.destination, datagram, came_from))
 
     def _arrive(self, destination: Endpoint, datagram: bytes, source: Endpoint) -> None:
-        name = self.holder.get(destination.address)
+        name = self._holder_of(destination.address)
         message: Message | Malformed = decode(datagram)
         assert not isinstance(message, Malformed), (message, datagram.hex())
         if name in self.servers:
@@ -364,7 +364,7 @@ class World:
 
     def _translation(self, name: str, home: Address) -> Translation | None:
         for translation in self.hosts[name].kernel.values():
-            if in_prefix(home, translation.home, translation.prefix_length):
+            if home == translation.home:
                 return translation
         return None
 
@@ -420,9 +420,7 @@ class World:
             return
         machine = self.hosts[name].machine
         for translation in self.hosts[name].kernel.values():
-            if not any(
-                in_prefix(source, m, translation.prefix_length) for m in translation.accepted
-            ):
+            if not translation.accepts(source, destination):
                 continue
             seen = translation.inward(source, destination)
             if announced is None or announced == seen[0]:
@@ -430,7 +428,7 @@ class World:
                 self.apply(name, machine.used(self.now, [translation.home]))
                 return
         handle = Held(packet, False, source, destination)
-        self.apply(name, machine.packet_in(self.now, handle, source, announced))
+        self.apply(name, machine.packet_in(self.now, handle, source, destination, announced))
 
     def _release(self, name: str, effect: ReleasePacket) -> None:
         held = effect.handle

@@ -62,6 +62,11 @@ class Flow:
         self._delivered[number] = now
 
     @property
+    def begun(self) -> bool:
+        """Whether any packet was sent."""
+        return bool(self._sent)
+
+    @property
     def sent(self) -> FloatArray:
         """When each packet was sent, s."""
         return np.array(self._sent)

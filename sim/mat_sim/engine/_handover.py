@@ -5,6 +5,7 @@ from typing import Final, final
 
 from mat.address import Address, format_address
 from mat.node import MobileNode
+from mat.states import PeerState, RegistrationState
 from mat_sim.engine._flow import DOWN, UP, Flow
 from mat_sim.engine._network import Link
 from mat_sim.measure import interruption, losses
@@ -57,6 +58,13 @@ class Handover:
         self.end: float | None = None
         self._first: dict[tuple[str, Address], float] = {}
 
+    def reaches(self, now: float, link: Link) -> None:
+        """The new network is in reach; its link may be there already, in whole or in part."""
+        self.to_link, self.reach = link, now
+        if link.address is None:
+            self.acted = now if link.acted else None
+            self.linked = now if link.linked else None
+
     def has_address(self, now: float, link: Link) -> None:
         """The new link, now the preferred one, has its address."""
         self.address = link.address
@@ -68,20 +76,18 @@ class Handover:
         if self.address is None:
             return
         if self.registered is None:
-            if machine.registered[:1] != (self.address,):
+            # A mapping outlives the address: after a gap, an old one may be there already.
+            state, first = machine.registration_state, machine.registered[:1]
+            if state is not RegistrationState.REGISTERED or first != (self.address,):
                 return
             self.registered = now
-            return
-        if (
-            self.notified is None
-            and self.peers
-            and all(
-                peer.introduction is None
+        if self.notified is None and self.peers and not machine.announces:
+            told = [
+                peer.home_address
                 for peer in machine.peers()
-                if peer.home_address in self.peers
-            )
-        ):
-            self.notified = now
+                if peer.state is PeerState.ESTABLISHED and peer.introduction is None
+            ]
+            self.notified = now if set(self.peers).issubset(told) else None
 
     def delivered(self, now: float, direction: str, peer: Address, through: Address) -> None:
         """A data packet has been delivered that left from, or came to, the address `through`."""
@@ -104,10 +110,11 @@ class Handover:
         self.outcome = outcome
 
     def row(
-        self, run: int, node: str, flows: Sequence[tuple[str, Flow]], end: float
+        self, run: int, node: str, flows: Sequence[tuple[str, Flow]]
     ) -> dict[str, object]:
-        """Its row in the table `handovers`; `end` is when the run, or the node, ended."""
-        until = self.end if self.end is not None else end
+        """Its row in the table `handovers`, once it is over."""
+        assert self.end is not None
+        until = self.end
         parts = self._parts(flows)
         row: dict[str, object] = {
             "run": run,
@@ -136,21 +143,22 @@ class Handover:
             first = max(self._first[key] for key in expected)
         known = self.notified if self.notified is not None else self.registered
         to_first = None if first is None or known is None else max(0.0, first - known)
-        skipped = self.acted is None
-        base = self.configured if skipped else self.reach
         return {
-            "away": _between(self.began, self.reach if not skipped else self.began),
+            "away": _between(self.began, self.reach),
             "detect": _between(self.reach, self.acted),
             "associate": _between(self.acted, self.linked),
             "address": _between(self.linked, self.configured),
             "register": _between(self.configured, self.registered),
             "notify": _between(self.registered, self.notified),
-            "first_packet": to_first if base is not None else None,
+            "first_packet": to_first,
         }
 
     def _traffic(self, way: str, flows: Sequence[Flow], until: float) -> dict[str, object]:
-        measured = [(f.sent, f.delivered, f.spacing) for f in flows]
-        measured = [m for m in measured if m[0].size]
+        measured = [
+            (f.sent, f.delivered, f.spacing)
+            for f in flows
+            if f.begun and (f.destination if way == UP else f.source) in self.peers
+        ]
         if not measured:
             return {}
         began = self.began

@@ -25,7 +25,7 @@ from mat.node import MobileNode
 from mat_sim.distributions import Distribution
 from mat_sim.engine._clock import Clock
 from mat_sim.engine._flow import DOWN, UP, Flow
-from mat_sim.engine._handover import COMPLETED, SUPERSEDED, Handover
+from mat_sim.engine._handover import COMPLETED, SUPERSEDED, UNFINISHED, Handover
 from mat_sim.engine._network import Link, Party
 from mat_sim.engine._pool import Pool
 from mat_sim.engine._tally import Count, Line, Watch, arrived, lost
@@ -70,8 +70,8 @@ class Host:
         self.flows: list[tuple[str, Flow]] = []
         """Direction, seen from this node, and flow."""
         self.handovers: list[Handover] = []
-        self.ladders: dict[str, Watch] = {}
-        """One recorded handover of each kind."""
+        self.leaves = _FOREVER
+        """When its last link goes for good, s."""
         self._clock = clock
         self._wiring = wiring
         self._random = random
@@ -169,9 +169,8 @@ class Host:
             return
         link = Link(self, access.delay, access.loss, access.name, interface, self._moves)
         self._begin_handover(now, link)
-        first = not self._links and not self.handovers
         self._links.append(link)
-        if first and pool.start_attached:
+        if self._moves == 1 and pool.start_attached:
             self._configure(link, pool, address)
         else:
             detect = access.detect.sample(self._random)
@@ -179,12 +178,14 @@ class Host:
 
     def _act(self, link: Link, access: AccessNetwork, pool: Pool, address: Address | None) -> None:
         if link.up:
+            link.acted = True
             self._mark(link, "acted")
             association = access.association.sample(self._random)
             self._clock.after(association, self._linked, link, access.address, pool, address)
 
     def _linked(self, link: Link, taken: Distribution, pool: Pool, address: Address | None) -> None:
         if link.up:
+            link.linked = True
             self._mark(link, "linked")
             time = taken.sample(self._random)
             self._clock.after(time, self._configure, link, pool, address)
@@ -233,13 +234,12 @@ class Host:
         link.noticed_down = True
         self._links = [one for one in self._links if one is not link]
         current = self._current
-        if current is not None and current.to_link is not None and current.acted is None:
+        if current is not None and current.from_link is link and current.configured is None:
             target = current.to_link
-            if target.address is not None and current.configured is None:
-                current.acted = current.linked = current.configured = self._clock.now
+            if target is not None and target.address is not None:
+                current.acted = self._clock.now
                 current.has_address(self._clock.now, target)
-        if link.address is not None:
-            self._tell_machine()
+        self._tell_machine()
 
     def _tell_machine(self) -> None:
         usable = [one for one in self._links if one.address is not None and not one.noticed_down]
@@ -254,45 +254,42 @@ class Host:
         """Home addresses of the peers that traffic is going on with."""
         now = self._clock.now
         ends = [(flow.destination if way == UP else flow.source, flow) for way, flow in self.flows]
-        return list(dict.fromkeys(p for p, flow in ends if flow.sent.size and flow.stops > now))
+        return list(dict.fromkeys(p for p, flow in ends if flow.begun and flow.stops > now))
 
-    def _open(self, now: float, from_link: Link) -> Handover:
+    def _open(self, now: float, from_link: Link, to_link: Link | None) -> None:
         """A new handover takes the place of one that is not complete."""
         if self._current is not None:
             self._close(now, SUPERSEDED)
-        current = Handover(len(self.handovers) + 1, now, from_link, self._peers())
-        self._current = current
-        self._wiring.tally.watches[self.name] = Watch(self.name, self.machine.home_address)
-        return current
+        self._current = Handover(len(self.handovers) + 1, now, from_link, self._peers())
+        if to_link is not None:
+            self._current.reaches(now, to_link)
+        self._wiring.tally.watch(Watch(self.name, self.machine.home_address))
 
     def _close(self, now: float, outcome: str) -> None:
         current, self._current = self._current, None
-        watch = self._wiring.tally.watches.pop(self.name, None)
+        watch = self._wiring.tally.unwatch(self.name)
         if current is None or current.to_link is None:
             return
         current.finish(now, outcome)
-        current.ordinal = len(self.handovers) + 1
         self.handovers.append(current)
         if outcome == COMPLETED and watch is not None:
-            self.ladders.setdefault(current.kind, watch)
+            self._wiring.tally.ladders.setdefault(current.kind, watch)
 
     def _begin_handover(self, now: float, link: Link) -> None:
         """A new network is in reach: the goal of a handover seeking one, or of a new one."""
-        seeking = self._current is not None and self._current.to_link is None
-        if seeking and self._current is not None:
-            self._current.to_link, self._current.reach = link, now
+        if self._current is not None and self._current.to_link is None:
+            self._current.reaches(now, link)
             return
         ups = [one for one in self._links if one.up]
         if ups:
-            current = self._open(now, max(ups, key=lambda one: one.order))
-            current.to_link, current.reach = link, now
+            self._open(now, max(ups, key=lambda one: one.order), link)
 
     def _lost_preferred(self, now: float, link: Link) -> None:
+        if now >= self.leaves:
+            self._close(now, UNFINISHED)
+            return
         others = [one for one in self._links if one.up]
-        current = self._open(now, link)
-        if others:
-            current.to_link = max(others, key=lambda one: one.order)
-            current.reach = now
+        self._open(now, link, max(others, key=lambda one: one.order, default=None))
 
     def _prefer(self, now: float, link: Link) -> None:
         """Back to a network whose link is still up: nothing to set up."""
@@ -301,10 +298,9 @@ class Host:
         link.order = self._moves
         if old is link:
             return
-        current = self._open(now, old)
-        current.to_link, current.reach = link, now
-        if link.address is not None:
-            current.has_address(now, link)
+        self._open(now, old, link)
+        if self._current is not None and link.address is not None:
+            self._current.has_address(now, link)
             self._tell_machine()
 
     def _mark(self, link: Link, part: str) -> None:
@@ -367,8 +363,10 @@ class Host:
         """A data packet has arrived at one of this node's addresses."""
         now = self._clock.now
         translation = self._in.get(packet.source)
-        if translation is None or announced not in (None, translation.home):
-            self._apply(self.machine.packet_in(now, packet, packet.source, announced))
+        known = translation is not None and translation.accepts(packet.source, packet.destination)
+        if translation is None or not known or announced not in (None, translation.home):
+            source, destination = packet.source, packet.destination
+            self._apply(self.machine.packet_in(now, packet, source, destination, announced))
             return
         self._deliver(packet, translation)
         self._report_use(now, translation.home)
@@ -390,7 +388,7 @@ class Host:
         flow.deliver(now, packet.number)
         self._first_delivery(now, DOWN, flow.source, packet.destination)
         sender = self._wiring.network.last_holder(packet.source)
-        if isinstance(sender, Host):
+        if isinstance(sender, Host) and sender.name == flow.sender:
             sender._first_delivery(now, UP, flow.destination, packet.source)  # noqa: SLF001
 
     def _first_delivery(self, now: float, way: str, peer: Address, through: Address) -> None:

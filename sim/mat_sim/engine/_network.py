@@ -36,6 +36,8 @@ class Link:
     network: str = ""
     interface: int = 0
     order: int = 0
+    acted: bool = False
+    linked: bool = False
     address: Address | None = None
     up: bool = True
     noticed_down: bool = False

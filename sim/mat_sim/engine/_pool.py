@@ -13,7 +13,7 @@ _FIRST: Final = 2
 class Pool:
     """Leases of one network. An address is leased again only after its lease has ended."""
 
-    __slots__ = ("_held", "_network", "_next", "_until", "lease_time", "start_attached")
+    __slots__ = ("_held", "_network", "_next", "_nodes", "_until", "lease_time", "start_attached")
 
     def __init__(
         self, network: IPv4Network | IPv6Network, lease_time: float, *, start_attached: bool
@@ -22,6 +22,7 @@ class Pool:
         self._next = _FIRST
         self._until: dict[Address, float] = {}
         self._held: dict[str, Address] = {}
+        self._nodes: dict[Address, str] = {}
         self.lease_time = lease_time
         self.start_attached = start_attached
 
@@ -32,10 +33,10 @@ class Pool:
         any that is free.
         """
         had = self._held.get(node)
-        if had is not None and self._until.get(had, now) <= now:
+        if had is not None and (self._nodes[had] != node or self._until[had] <= now):
             had = None
         address = wanted or had or self._any(now)
-        self._held[node] = address
+        self._held[node], self._nodes[address] = address, node
         return address, self.renew(now, address)
 
     def renew(self, now: float, address: Address) -> float:
@@ -44,10 +45,11 @@ class Pool:
         return self._until[address]
 
     def _any(self, now: float) -> Address:
-        if self._next < self._network.num_addresses - 1:
-            number = int(self._network.network_address) + self._next
+        while self._next < self._network.num_addresses - 1:
             self._next += 1
-            return _address(number, self._network.version)
+            address = address_in(self._network, self._next - 1)
+            if address not in self._until:  # it is there if a node wanted it
+                return address
         ended = next((a for a, until in self._until.items() if until <= now), None)
         oldest = ended or min(self._until, key=lambda a: self._until[a])
         del self._until[oldest]

@@ -26,6 +26,7 @@ from mat_sim.engine._pool import Pool, address_in
 from mat_sim.engine._station import Station
 from mat_sim.engine._tally import Tally
 from mat_sim.engine._wiring import Wiring
+from mat_sim.errors import Problem, ScenarioError, trace_error
 from mat_sim.ladder import LadderMessage
 from mat_sim.mobility import Mobility, mobility
 from mat_sim.results import Provenance, Results
@@ -62,13 +63,28 @@ def simulate(scenario: Scenario, progress: Progress | None = None, run: int = 0)
     Raises `ScenarioError` where the movement cannot be read or does not fit.
     """
     moves = mobility(scenario)
+    _check(scenario, moves)
     world = _World(scenario, moves, run)
     steps = _STEPS if progress else 1
     for step in range(1, steps + 1):
-        world.clock.run(moves.end * step / steps)
+        world.clock.run(moves.end * (step / steps))
         if progress:
             progress(world.clock.now, moves.end)
     return world.finished()
+
+
+def _check(scenario: Scenario, moves: Mobility) -> None:
+    """What only shows once the movement is read."""
+    family = scenario.nodes.family
+    for event in moves.events:
+        if event.moa is not None and event.moa.version != family:
+            path = scenario.file(scenario.movement.events or "")
+            what = f"is {event.moa}; must be an IPv{family} address, as nodes.family is {family}"
+            raise trace_error(path, event.line, "moa", what)
+    if moves.end <= 0:
+        what = "is missing, and the movement ends at time 0; give the time to simulate"
+        place = str(scenario.source.path or "scenario")
+        raise ScenarioError([Problem(place, "scenario.duration", what)])
 
 
 @final
@@ -131,7 +147,14 @@ class _World:
                 self._keys.get, responsible, random, parameters=self._parameters
             )
             station = Station(
-                name, endpoint, ims, machine, clock=self.clock, wiring=self._wiring, random=random
+                name,
+                endpoint,
+                ims,
+                machine,
+                clock=self.clock,
+                wiring=self._wiring,
+                random=random,
+                ends=self._moves.end,
             )
             self._network.connect(Link(station, ims.delay, ims.loss), endpoint.address)
             stations.append(station)
@@ -180,6 +203,8 @@ class _World:
             pairs = list(zip(mobile[::2], mobile[1::2], strict=False))
         random = self._stream("traffic")
         spans = _presence(self._moves.events, self._moves.end)
+        for name, (_, leaves) in spans.items():
+            self._mobile[name].leaves = leaves
         for one, other in pairs:
             begin = max(spans[host.name][0] for host in (one, other) if host.name in spans)
             stops = min(spans[host.name][1] for host in (one, other) if host.name in spans)
@@ -230,7 +255,7 @@ class _World:
             host.end(UNFINISHED)
         end = self._moves.end
         rows = [
-            handover.row(self._run, host.name, host.flows, end)
+            handover.row(self._run, host.name, host.flows)
             for host in self._mobile.values()
             for handover in host.handovers
         ]
@@ -242,12 +267,8 @@ class _World:
 
     def _ladders(self) -> dict[str, tuple[str, list[LadderMessage]]]:
         """Of each kind of handover, the first that was completed."""
-        found: dict[str, tuple[str, list[LadderMessage]]] = {}
-        for host in self._mobile.values():
-            for kind, watch in host.ladders.items():
-                if kind not in found:
-                    found[kind] = (host.name, watch.finished())
-        return found
+        watches = self._tally.ladders
+        return {kind: (watch.name, watch.finished()) for kind, watch in watches.items()}
 
     def _provenance(self) -> Provenance:
         scenario = self._scenario

@@ -59,7 +59,9 @@ class Station:
         clock: Clock,
         wiring: Wiring,
         random: Random,
+        ends: float,
     ) -> None:
+        """`ends` is when the run does, s: nobody is busy after that."""
         self.name = name
         self.role = name
         self.endpoint = endpoint
@@ -69,6 +71,7 @@ class Station:
         self._clock = clock
         self._wiring = wiring
         self._random = random
+        self._ends = ends
         self._store = RegistrationTable()
         self._queue: deque[tuple[float, Message, Endpoint]] = deque()
         self._busy = 0
@@ -106,7 +109,7 @@ class Station:
         interval.waits += 1
         interval.wait_sum += now - since
         interval.wait_max = max(interval.wait_max, now - since)
-        self._add_busy(now, now + service)
+        self._add_busy(now, min(now + service, self._ends))
         self._clock.after(service, self._served, message, source)
 
     def _served(self, message: Message, source: Endpoint) -> None:

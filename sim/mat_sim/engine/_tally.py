@@ -27,6 +27,9 @@ DNS_ANSWER_SIZE: Final = 88
 _MOST_DATA: Final = 400
 """Data packets that one ladder records at most."""
 
+_KINDS: Final = 2
+"""Kinds of handover, soft and hard; of each, one ladder is recorded."""
+
 NAMES: Final[dict[type, str]] = {
     ImsUpdate: "IMS Update",
     ImsUpdateReply: "IMS Update Reply",
@@ -76,17 +79,13 @@ class Line:
 class Watch:
     """Records what concerns one node while it is in a handover."""
 
-    __slots__ = ("_data", "_home", "_name", "lines")
+    __slots__ = ("_data", "home", "lines", "name")
 
     def __init__(self, name: str, home: Address) -> None:
-        self._name = name
-        self._home = home
+        self.name = name
+        self.home = home
         self._data = 0
         self.lines: list[Line] = []
-
-    def concerns(self, sender: str, receiver: str, about: Address | None) -> bool:
-        """Whether a message is part of this node's handover."""
-        return self._name in (sender, receiver) or about == self._home
 
     def finished(self) -> list[LadderMessage]:
         """The ladder: all signalling, and data from just before the first of it."""
@@ -107,11 +106,26 @@ class Watch:
 class Tally:
     """All counts of a run, and the watches that are on."""
 
-    __slots__ = ("_counts", "watches")
+    __slots__ = ("_counts", "_watches", "ladders")
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str, str], Count] = {}
-        self.watches: dict[str, Watch] = {}
+        self._watches: dict[str | Address, Watch] = {}
+        """By the node's name and by its home address: there may be thousands."""
+        self.ladders: dict[str, Watch] = {}
+        """Of each kind of handover, the first that was completed."""
+
+    def watch(self, watch: Watch) -> None:
+        """Record what concerns this node from now on, while ladders are missing."""
+        if len(self.ladders) < _KINDS:
+            self._watches[watch.name] = self._watches[watch.home] = watch
+
+    def unwatch(self, name: str) -> Watch | None:
+        """Record no more of this node; what was recorded."""
+        watch = self._watches.pop(name, None)
+        if watch is not None:
+            self._watches.pop(watch.home, None)
+        return watch
 
     def count(self, kind: str, sender: str, receiver: str) -> Count:
         """The counts of one type on one hop, by role."""
@@ -130,7 +144,7 @@ class Tally:
         count.sent += 1
         count.retransmitted += repeat
         count.bytes += len(encode(message))
-        if not self.watches:
+        if not self._watches:
             return count, []
         label, name = NAMES[kind], receiver.name if receiver else "?"
         step = _step(message, sender.role, there)
@@ -144,7 +158,7 @@ class Tally:
         count = self.count("data", sender.role, receiver.role)
         count.sent += 1
         count.bytes += size
-        if not self.watches:
+        if not self._watches:
             return count, []
         label = "data + MUO" if announced else "data"
         return count, self._note(Line(now, sender.name, receiver.name, label, None, "data"), None)
@@ -163,8 +177,10 @@ class Tally:
 
     def _note(self, line: Line, about: Address | None) -> list[Line]:
         """Put the line into every ladder that it concerns; the list is empty if none."""
-        concerned = [w for w in self.watches.values() if w.concerns(line.from_, line.to, about)]
-        for watch in concerned:
+        keys = (line.from_, line.to, about)
+        found = [self._watches[key] for key in keys if key is not None and key in self._watches]
+        concerned = {id(watch): watch for watch in found}
+        for watch in concerned.values():
             watch.add(line)
         return [line] if concerned else []
 

@@ -1,9 +1,11 @@
 """What the fields of a scenario mean together: names that refer to each other, and sizes."""
 
+import difflib
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
+from mat.parameters import Parameters
 from mat_sim.errors import Problem, ScenarioError, shown
 from mat_sim.scenario._model import Ims, IpNetwork, Scenario
 from mat_sim.scenario._toml import KeyPath, dotted
@@ -17,7 +19,16 @@ _UNUSABLE: Final = 3
 
 def findings(scenario: Scenario) -> list[Finding]:
     """Everything wrong between the fields of a scenario, each of which is valid by itself."""
-    checks = (_duplicates, _grid_pool, _families, _movement, _correspondents, _service, _capacity)
+    checks = (
+        _duplicates,
+        _grid_pool,
+        _families,
+        _movement,
+        _correspondents,
+        _service,
+        _capacity,
+        _protocol,
+    )
     return list(itertools.chain.from_iterable(check(scenario) for check in checks))
 
 
@@ -165,3 +176,18 @@ def _room(scenario: Scenario, nodes: int) -> Iterator[Finding]:
     for path, prefix in sizes.items():
         if prefix.num_addresses - _UNUSABLE < nodes:
             yield path, f"is {prefix}, too small for {nodes} nodes; give a shorter prefix"
+
+
+def _protocol(scenario: Scenario) -> Iterator[Finding]:
+    """Parameters that exist, greater than 0, and whole where they count something."""
+    known = {name: default for name, default, _, _ in Parameters.table()}
+    for name, value in scenario.protocol.items():
+        path = ("protocol", name)
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            yield path, f"no such parameter; {hint}docs/protocol.md lists them"
+        elif value <= 0:
+            yield path, f"is {value:g}; must be greater than 0"
+        elif isinstance(known[name], int) and not value.is_integer():
+            yield path, f"is {value:g}; must be a whole number"
