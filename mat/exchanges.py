@@ -158,7 +158,8 @@ class Exchanges(Timers):
             return None
         if _ANSWERS[type(exchange.request)] is not type(answer):
             return None
-        if exchange.attempts == 1:
+        # A notice goes to an address that the peer is about to leave, or has just got.
+        if exchange.attempts == 1 and exchange.purpose is not Purpose.CONFIRM:
             self._measure(exchange.destination, now - exchange.sent_at)
         return exchange
 

@@ -79,6 +79,7 @@ class MobileNode:
         "_announces",
         "_exchanges",
         "_held",
+        "_left",
         "_own",
         "_peers",
         "_sources",
@@ -110,6 +111,7 @@ class MobileNode:
         self._peers: dict[Address, Peer] | None = None
         self._sources: dict[Address, Source] | None = None
         self._triggered: TokenBucket | None = None
+        self._left: dict[Address, tuple[Address, float]] | None = None
         self._held = 0
 
     # ---- what a driver may look at -----------------------------------------------------------
@@ -389,8 +391,8 @@ class MobileNode:
     ) -> None:
         """Step 4'. The peer has the own mapping.
 
-        If it had it before it was told, what it has sent to this address is for this node. If not,
-        that may have been for who had the address before.
+        Unless it says so, what it has sent to this address till now may have been meant for who
+        had the address before.
         """
         if answer.code != Code.SUCCEEDED:
             out.append(Event(EventKind.REFUSED, peer.home_address))
@@ -463,7 +465,7 @@ class MobileNode:
                 peer.notices.append((notify, source))
             self._query(now, peer, out)
         if not behind and self._noticing_known(notify):
-            self._acknowledge(notify, source, notify.version, out)
+            self._acknowledge(now, notify, source, out)
 
     def _noticing(self, now: float, notify: HaNotify, out: _Effects) -> list[Peer]:
         """The peers that a notice is about: one, or those behind a mobile router.
@@ -497,17 +499,32 @@ class MobileNode:
             out.append(Lookup(peer.home_address))
 
     def _knows(self, now: float, peer: Peer, notify: HaNotify, source: Endpoint) -> bool:
-        """Whether the mapping of a peer is as new as a notice says, and has its sender's address."""
+        """Whether a peer's mapping is as new as a notice says, and has its sender's address."""
         mapping = peer.mapping
         if mapping is None or mapping.non_mat or mapping.version < notify.version:
             return False
         return notify.prefix_length != EXACT or self._owner(now, source.address) is peer
 
-    def _acknowledge(self, notify: HaNotify, source: Endpoint, known: int, out: _Effects) -> None:
-        """Step 4'. `known` is the version that was there when the notice came."""
-        code, nonce = Code.SUCCEEDED, notify.nonce
-        ack = HaNotifyAck(notify.sequence, code, notify.peer, version=known, nonce=nonce)
+    def _acknowledge(self, now: float, notify: HaNotify, source: Endpoint, out: _Effects) -> None:
+        """Step 4'. With the version, where nothing sent to that address was for somebody else."""
+        left = self._left.get(source.address) if self._left else None
+        memory = self._exchanges.parameters.reuse_memory
+        others = left is not None and left[0] != notify.home_address and now - left[1] < memory
+        version = 0 if others else notify.version
+        ack = HaNotifyAck(
+            notify.sequence, Code.SUCCEEDED, notify.peer, version=version, nonce=notify.nonce
+        )
         out.append(Send(ack, source))
+
+    def _remember_left(self, now: float, mapping: Mapping, addresses: Iterable[Address]) -> None:
+        """Addresses are no longer this mapping's; packets for it may still be on their way."""
+        for address in addresses:
+            if self._left is None:
+                self._left = {}
+            self._left.pop(address, None)
+            self._left[address] = (mapping.home_address, now)
+            if len(self._left) > self._exchanges.parameters.table_size:
+                del self._left[next(iter(self._left))]
 
     # ---- packets that wait ---------------------------------------------------------------------
 
@@ -681,7 +698,7 @@ class MobileNode:
             self._peers = {}
             self._table = MappingTable(self._exchanges.parameters.table_size)
         if len(self._peers) >= self._table.limit:
-            self._forget(next(iter(self._peers.values())), PeerInput.ENDED, out)
+            self._forget(now, next(iter(self._peers.values())), PeerInput.ENDED, out)
         peer = Peer(home_address, now, caller=caller)
         self._peers[home_address] = peer
         return peer
@@ -727,7 +744,7 @@ class MobileNode:
         notices, wanted = former.notices, former.wanted_version
         packets, former.held_in = former.held_in, []
         self._held -= len(packets)
-        self._forget(former, PeerInput.ENDED, out)
+        self._forget(now, former, PeerInput.ENDED, out)
         peer = self._add_peer(now, former.home_address, caller=False, out=out)
         self._step(peer, PeerInput.NEEDED, out)
         peer.notices, peer.wanted_version = notices, wanted
@@ -819,6 +836,9 @@ class MobileNode:
         """The peer's IMS has said where it is: the authoritative word."""
         assert self._table is not None
         before, peer.mapping = peer.mapping, mapping
+        if before is not None:
+            left = [a for a in before.mobile_addresses if a not in mapping.mobile_addresses]
+            self._remember_left(now, before, left)
         for rival in self._table.put(mapping):
             self._lost_address(now, rival, out)
         self._adopt_sources(now, peer, mapping, out)
@@ -837,7 +857,7 @@ class MobileNode:
         notices, peer.notices = peer.notices, []
         for notify, source in notices:
             if self._knows(now, peer, notify, source):
-                self._acknowledge(notify, source, 0, out)
+                self._acknowledge(now, notify, source, out)
 
     def _mapping(self, now: float, peer: Peer, answer: MaAnswer | HaNotifyAck) -> Mapping:
         """What an answer says of a peer. Of a prefix, the one address that was asked for.
@@ -886,9 +906,11 @@ class MobileNode:
         if peer is None or peer.mapping is not rival:
             return
         if self._table.find(now, rival.home_address) is not rival or rival.non_mat:
-            self._forget(peer, PeerInput.ENDED, out)
+            self._forget(now, peer, PeerInput.ENDED, out)
             return
         out.append(Event(EventKind.ADDRESS_REUSED, rival.home_address))
+        still = self._table.usable(rival)
+        self._remember_left(now, rival, [a for a in rival.mobile_addresses if a not in still])
         self._settle(now, peer, out)
         self._query(now, peer, out)
 
@@ -1001,7 +1023,7 @@ class MobileNode:
         if peer.mapping is None:
             return
         if peer.mapping.expires <= now:
-            self._forget(peer, PeerInput.ENDED, out)
+            self._forget(now, peer, PeerInput.ENDED, out)
             return
         if not peer.mapping.non_mat and self._in_use(now, peer):
             self._query(now, peer, out)
@@ -1063,13 +1085,13 @@ class MobileNode:
 
     def _fail(self, now: float, peer: Peer, happened: PeerInput, out: _Effects) -> None:
         """The peer cannot be reached: forget it, and leave its servers in peace for a moment."""
-        self._forget(peer, happened, out)
+        self._forget(now, peer, happened, out)
         assert self._table is not None
         until = now + self._exchanges.parameters.failure_time
         for evicted in self._table.block(peer.home_address, until):
             self._lost_address(now, evicted, out)
 
-    def _forget(self, peer: Peer, happened: PeerInput, out: _Effects) -> None:
+    def _forget(self, now: float, peer: Peer, happened: PeerInput, out: _Effects) -> None:
         if (peer.state, happened) in PEER:
             self._step(peer, happened, out)
         assert self._peers is not None
@@ -1077,6 +1099,7 @@ class MobileNode:
         self._peers.pop(peer.home_address, None)
         if peer.mapping is not None:
             self._table.remove(peer.home_address)
+            self._remember_left(now, peer.mapping, peer.mapping.mobile_addresses)
         self._end_exchanges(peer)
         self._drop_all(peer, out)
         if peer.translation is not None:

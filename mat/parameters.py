@@ -75,6 +75,9 @@ class Parameters:
     non_mat_time: float = _parameter(
         60.0, "s", "longest time a negative answer of the DNS is kept (LISP: 1 min not registered)"
     )
+    reuse_memory: float = _parameter(
+        60.0, "s", "packets sent to an address for a former holder are long gone after this"
+    )
     unknown_source_time: float = _parameter(
         2.0,
         "s",

@@ -109,9 +109,7 @@ class Handover:
         self.end = now
         self.outcome = outcome
 
-    def row(
-        self, run: int, node: str, flows: Sequence[tuple[str, Flow]]
-    ) -> dict[str, object]:
+    def row(self, run: int, node: str, flows: Sequence[tuple[str, Flow]]) -> dict[str, object]:
         """Its row in the table `handovers`, once it is over."""
         assert self.end is not None
         until = self.end

@@ -132,7 +132,7 @@ class Station:
                 self._count_answer(effect.message)
                 self._wiring.send(self, self.endpoint.address, effect, repeat=repeat)
             case Lookup():
-                self._wiring.look_up(self, effect.home_address)
+                self._wiring.look_up(self, effect.home_address, self._model.delay)
             case StoreWrite():
                 self._clock.after(self._model.store.sample(self._random), self._write, effect)
             case ReadByHome():

@@ -70,9 +70,7 @@ class Wiring:
         arrived(self._clock.now, noted)
         holder.receive(message, source)
 
-    def look_up(
-        self, asker: Receiver, home_address: Address, delay: Distribution | None = None
-    ) -> None:
+    def look_up(self, asker: Receiver, home_address: Address, delay: Distribution | None) -> None:
         """Ask the DNS from a site `delay` from the core; a cached answer takes no time."""
         result = self._zones(home_address)
         now = self._clock.now
