@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,8 +95,8 @@ def _run(
     loaded = load_scenario(find_scenario(name), overrides, trace, seed)
     if out is not None:
         check_directory(out)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # an encoding may lack a name's letters
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="replace")  # its encoding may lack a name's letters
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     finished = _simulated(loaded, console)
     print_summary(finished.results, console)

@@ -195,7 +195,7 @@ def _finish(axes: Any, title: str, label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     _plain_ticks(axes.xaxis)
     if axes.get_lines():
-        axes.legend(frameon=False, fontsize=8, loc="best")
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
     else:
         axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", color="#999999")
 

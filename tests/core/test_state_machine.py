@@ -19,7 +19,12 @@ LEASE = 60.0
 CONVERGENCE = 180.0
 """docs/protocol.md, section 9.4: once the network is quiet, tables in use are right after this."""
 GROUPS = [(1,), (2,), (1, 1), (1, 2), (3,), (1, 1, 1)]
-POOL = [parse_address(f"198.51.100.{n}") for n in range(1, 7)]
+PLACES = {
+    4: ("192.0.2.{}", "10.{}.0.0/16", "10.{}.{}.1", "198.51.100.{}"),
+    6: ("2001:db8:f::{}", "2001:db8:{}::/48", "2001:db8:{}:{}::1", "2001:db8:a::{}"),
+}
+"""By family: an IMS, a home prefix, a home address, an address to lease."""
+POOL_SIZE = 6
 
 
 class Mobility(RuleBasedStateMachine):
@@ -32,6 +37,8 @@ class Mobility(RuleBasedStateMachine):
         loss=st.sampled_from([0.0, 0.1, 0.4]),
         spread=st.sampled_from([0.0, 0.02, 1.0]),
         duplicates=st.sampled_from([0.0, 0.3]),
+        family=st.sampled_from([4, 6]),
+        drops_options=st.booleans(),
     )
     def build(
         self,
@@ -42,22 +49,28 @@ class Mobility(RuleBasedStateMachine):
         loss: float,
         spread: float,
         duplicates: float,
+        family: int,
+        drops_options: bool,
     ) -> None:
         self.world = world = World(seed)
+        world.drops_options = drops_options
+        server, prefix, home, leased = PLACES[family]
+        self.pool = [parse_address(leased.format(n + 1)) for n in range(POOL_SIZE)]
         names: list[list[str]] = []
         for group, replicas in enumerate(groups):
             names.append([f"IMS{group}{replica}" for replica in range(replicas)])
             for replica, name in enumerate(names[-1]):
-                world.add_server(name, f"192.0.2.{10 * group + replica + 1}", f"10.{group}.0.0/16")
+                number = 10 * group + replica + 1
+                world.add_server(name, server.format(number), prefix.format(group))
         self.nodes = [f"N{i}" for i in range(nodes)]
         for i, name in enumerate(self.nodes):
             group = i % len(groups)
-            world.add_host(name, f"10.{group}.{i}.1", *names[group])
+            world.add_host(name, home.format(group, i), *names[group])
         self.leases: dict[Address, tuple[str, float]] = {}
         self.loss, self.spread, self.duplicates = loss, spread, duplicates
         self.dns_fails = False
         self.talked: set[tuple[str, str]] = set()
-        self.checked = 0
+        self.checked = self.checked_sent = 0
         world.delays = self.delays
         world.lose = lambda _source, target, _what: self.dns_fails and target == "DNS"
         for name in self.nodes:
@@ -75,7 +88,7 @@ class Mobility(RuleBasedStateMachine):
         """An address whose last lease has ended."""
         now = self.world.now
         self.leases = {a: held for a, held in self.leases.items() if held[1] > now}
-        free = [a for a in POOL if a not in self.leases]
+        free = [a for a in self.pool if a not in self.leases]
         return self.world.random.choice(free) if free else None
 
     def lease_and_attach(self, name: str, keep: int) -> None:
@@ -202,6 +215,13 @@ class Mobility(RuleBasedStateMachine):
         self.checked = len(self.world.deliveries)
 
     @invariant()
+    def nothing_goes_where_nobody_registered(self) -> None:
+        for packet, destination in self.world.sent_to[self.checked_sent :]:
+            home = self.world.hosts[packet.receiver].machine.home_address
+            assert destination in self.world.registered[home]
+        self.checked_sent = len(self.world.sent_to)
+
+    @invariant()
     def memory_is_bounded(self) -> None:
         for host in self.world.hosts.values():
             peers = list(host.machine.peers())
@@ -212,8 +232,8 @@ class Mobility(RuleBasedStateMachine):
             known = {m.home_address: m for m in table.mappings()} if table else {}
             assert all(p.mapping is known.get(p.home_address) for p in peers)
             assert known.keys() <= {p.home_address for p in peers}
-            assert len(peers) <= len(self.nodes) + len(POOL)
-            assert len(host.machine._exchanges) <= 3 * len(peers) + len(POOL) + 3
+            assert len(peers) <= len(self.nodes) + POOL_SIZE
+            assert len(host.machine._exchanges) <= 3 * len(peers) + POOL_SIZE + 3
             assert len(host.machine._exchanges._heap) < 100
         for server in self.world.servers.values():
             assert server.machine.inquiries <= len(self.nodes)
@@ -235,6 +255,7 @@ class Mobility(RuleBasedStateMachine):
                 self.world.send(sender, receiver)
             self.pass_time(5.0)
         self.nobody_passes_for_another()
+        self.nothing_goes_where_nobody_registered()
         self.tables_in_use_are_right()
 
     def tables_in_use_are_right(self) -> None:

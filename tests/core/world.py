@@ -141,7 +141,9 @@ class World:
         self.drops_options = False
         self.delays: Callable[[], list[float]] = lambda: [self.delay]
         """The delay of each copy of a datagram that arrives."""
-        self.sent_to: list[tuple[str, Address]] = []
+        self.sent_to: list[tuple[Packet, Address]] = []
+        self.registered: dict[Address, set[Address]] = {}
+        """Every mobile address that an IMS ever stored for a home address."""
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._packets = 0
@@ -299,6 +301,9 @@ class World:
         if isinstance(effect, StoreWrite):
             up = server.store_up
             result = server.store.write(effect.registration) if up else (Outcome.UNAVAILABLE, 0)
+            if result[0] is Outcome.STORED:
+                known = self.registered.setdefault(effect.registration.home_address, set())
+                known.update(effect.registration.mobile_addresses)
             self.apply(name, server.machine.written(self.now, effect, *result))
         elif not server.store_up:
             self.apply(name, server.machine.read(self.now, effect, Outcome.UNAVAILABLE))
@@ -396,8 +401,8 @@ class World:
         lost = self.lose(name, target, what) or (self.drops_options and announced is not None)
         if lost or self._holder_of(source) != name:
             return
-        if name in self.hosts and target in self.hosts:
-            self.sent_to.append((target, destination))
+        if packet.receiver in self.hosts:
+            self.sent_to.append((packet, destination))
         for delay in self.delays():
             self.after(delay, lambda: self._into_host(source, destination, announced, packet))
 

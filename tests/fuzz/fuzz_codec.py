@@ -67,7 +67,8 @@ def some_address(data: atheris.FuzzedDataProvider) -> Address:
     """Mostly one of those that the machines have to do with."""
     if data.ConsumeIntInRange(0, 3):
         return FEW[data.ConsumeIntInRange(0, len(FEW) - 1)]
-    return Address(data.ConsumeBytes(16).ljust(16, b"\1"))
+    drawn: bytes = data.ConsumeBytes(16)
+    return Address(drawn.ljust(16, b"\1"))
 
 
 def some_message(data: atheris.FuzzedDataProvider) -> Message:

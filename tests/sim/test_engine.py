@@ -125,8 +125,8 @@ def handovers(finished: Run) -> list[Row]:
 
 def records(frame: pd.DataFrame) -> list[Row]:
     """Rows without their empty cells."""
-    listed: list[Row] = [dict(row) for _, row in frame.iterrows()]
-    return [{k: v for k, v in row.items() if not pd.isna(v)} for row in listed]
+    listed: Any = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{name: value for name, value in row.items() if value is not None} for row in listed]
 
 
 def parts(row: Row) -> Row:

@@ -68,7 +68,7 @@ def test_a_damaged_file_is_read_or_refused(data: bytes) -> None:
 
 
 KEYS = st.sampled_from(
-    ["network", "0", "1", "7", "ims", "nodes", "count", "x", "", "coverage", "grid"]
+    ["network", "0", "1", "2", "ims", "nodes", "count", "x", "", "coverage", "grid"]
 )
 
 

@@ -47,7 +47,8 @@ class Clock:
     def after(self, delay: float, act: Callable[..., None], *arguments: Any) -> None:
         """Call `act(*arguments)` after `delay` seconds."""
         event: Any = self._environment.timeout(delay)  # SimPy leaves the callbacks' type open
-        event.callbacks.append(lambda _event: act(*arguments))
+        callbacks: list[Callable[[object], None]] = event.callbacks
+        callbacks.append(lambda _event: act(*arguments))
 
     def at(self, time: float, act: Callable[..., None], *arguments: Any) -> None:
         """Call `act(*arguments)` at a time that is not past."""
