@@ -186,3 +186,15 @@ class HaAnswer(_Answer):
 Request = ImsUpdate | MaQuery | HaNotify | HaQuery
 Answer = ImsUpdateReply | MaAnswer | HaNotifyAck | HaAnswer
 Message = Request | Answer
+
+NAMES: Final[dict[type, str]] = {
+    ImsUpdate: "IMS Update",
+    ImsUpdateReply: "IMS Update Reply",
+    MaQuery: "MA Query",
+    MaAnswer: "MA Answer",
+    HaNotify: "HA Notify",
+    HaNotifyAck: "HA Notify Ack",
+    HaQuery: "HA Query",
+    HaAnswer: "HA Answer",
+}
+"""The paper's name of each message, for counts, logs and diagrams."""

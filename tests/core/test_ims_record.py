@@ -126,6 +126,7 @@ def test_longest_names_fit() -> None:
         ("0a04c1dcc0000201", "kind 4 "),
         ("0a01c1dc", "0 bytes of addresses; 1 to 8 times 4"),
         ("0a01c1dcc00002", "3 bytes of addresses"),
+        ("0a01c1dcc000020101", "5 bytes of addresses"),
         ("0a01c1dc" + "c0000201" * 9, "36 bytes of addresses"),
         ("0a02c1dcc0000201", "4 bytes of addresses; 1 to 8 times 16"),
         ("0a02c1dc" + "20010db8000000000000000000000001" * 9, "144 bytes of addresses"),

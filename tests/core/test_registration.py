@@ -414,6 +414,9 @@ def test_new_lease_of_the_same_address_is_registered_if_it_ends_before_the_mappi
 
 def test_detached_node_sends_nothing() -> None:
     world = separate()
+    cut_off(world, "IMS_MN")
+    world.attach("MN", "198.51.100.77")
+    world.run(0.1)
     world.attach("MN")
     start = world.now
     world.run(1000.0)

@@ -385,6 +385,7 @@ def test_withdrawal_ends_the_mapping_and_still_guards_freshness(
     register(world, "MN", "198.51.100.99")
     withdrawal = update(key, addresses, FRESH + 1, lifetime=lifetime)
     assert only(ask(world, withdrawal), ImsUpdateReply).code == Code.SUCCEEDED
+    assert world.servers["IMS"].store.by_mobile(ELSEWHERE) is None
     answer = only(ask(world, MaQuery(1, HOME, nonce=NONCE)), MaAnswer)
     assert (answer.code, answer.mobile_addresses) == (Code.NO_MAPPING, ())
     claim = only(ask(world, HaQuery(1, ELSEWHERE, nonce=NONCE)), HaAnswer)

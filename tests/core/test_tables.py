@@ -340,7 +340,7 @@ def test_timer_wakes_once_and_not_before_its_time() -> None:
     assert timers.deadline == 5.0
     assert woken(timers, 4.9) == []
     assert woken(timers, 5.0) == [one]
-    assert one.due is timers.deadline is None
+    assert not timers._heap
     assert woken(timers, 9.0) == []
 
 
@@ -457,7 +457,8 @@ class TimersAgainstModel(RuleBasedStateMachine):
     @invariant()
     def stale_entries_do_not_pile_up(self) -> None:
         self.model.behind = [at for at in self.model.behind if at > self.now]
-        assert len(self.timers._heap) <= len(self.timed) + len(self.model.behind)
+        waiting = [timed for timed in self.timed if timed.queued is not None]
+        assert len(self.timers._heap) <= len(waiting) + len(self.model.behind)
         if not self.model.due:
             assert not self.timers._heap
 

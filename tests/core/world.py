@@ -36,15 +36,8 @@ from mat.mapping_table import Servers
 from mat.messages import (
     EXACT,
     MAT_PORT,
+    NAMES,
     Endpoint,
-    HaAnswer,
-    HaNotify,
-    HaNotifyAck,
-    HaQuery,
-    ImsUpdate,
-    ImsUpdateReply,
-    MaAnswer,
-    MaQuery,
     Message,
 )
 from mat.node import MobileNode
@@ -53,16 +46,6 @@ from mat.registrations import Outcome, RegistrationTable
 from mat.server import MappingServer
 
 STANDSTILL = 100_000
-NAMES: dict[type, str] = {
-    ImsUpdate: "IMS Update",
-    ImsUpdateReply: "IMS Update Reply",
-    MaQuery: "MA Query",
-    MaAnswer: "MA Answer",
-    HaNotify: "HA Notify",
-    HaNotifyAck: "HA Notify Ack",
-    HaQuery: "HA Query",
-    HaAnswer: "HA Answer",
-}
 
 
 @dataclass

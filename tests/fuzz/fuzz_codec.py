@@ -66,7 +66,8 @@ ANSWERS = {
 def some_address(data: atheris.FuzzedDataProvider) -> Address:
     """Mostly one of those that the machines have to do with."""
     if data.ConsumeIntInRange(0, 3):
-        return FEW[data.ConsumeIntInRange(0, len(FEW) - 1)]
+        which: int = data.ConsumeIntInRange(0, len(FEW) - 1)
+        return FEW[which]
     drawn: bytes = data.ConsumeBytes(16)
     return Address(drawn.ljust(16, b"\1"))
 
@@ -223,5 +224,6 @@ def test_one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, test_one_input)
+    # Long inputs from the start: a series of messages takes some hundred bytes.
+    atheris.Setup([*sys.argv, "-len_control=0"], test_one_input)
     atheris.Fuzz()

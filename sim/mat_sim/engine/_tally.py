@@ -7,10 +7,9 @@ from typing import Final, Literal, TypeAlias, final
 from mat.address import Address
 from mat.codec import encode
 from mat.messages import (
-    HaAnswer,
+    NAMES,
     HaNotify,
     HaNotifyAck,
-    HaQuery,
     ImsUpdate,
     ImsUpdateReply,
     MaAnswer,
@@ -30,16 +29,6 @@ _MOST_DATA: Final = 400
 _KINDS: Final = 2
 """Kinds of handover, soft and hard; of each, one ladder is recorded."""
 
-NAMES: Final[dict[type, str]] = {
-    ImsUpdate: "IMS Update",
-    ImsUpdateReply: "IMS Update Reply",
-    MaQuery: "MA Query",
-    MaAnswer: "MA Answer",
-    HaNotify: "HA Notify",
-    HaNotifyAck: "HA Notify Ack",
-    HaQuery: "HA Query",
-    HaAnswer: "HA Answer",
-}
 Kind: TypeAlias = Literal["signal", "data", "dns"]
 
 
