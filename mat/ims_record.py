@@ -73,7 +73,10 @@ def from_rdata(rdata: bytes) -> ImsRecord:
     if left_over or not 1 <= count <= MAX_ADDRESSES:
         raise RecordError(f"{len(rest)} bytes of addresses; 1 to {MAX_ADDRESSES} times {size} fit")
     parts = (rest[i : i + size] for i in range(0, len(rest), size))
-    return ImsRecord(precedence, port, tuple(_from_packed(part) for part in parts))
+    addresses = tuple(_from_packed(part) for part in parts)
+    if kind == _IPV6 and any(is_ipv4(address) for address in addresses):
+        raise RecordError("IPv4-mapped address in an IMS record of kind 2; IPv4 is kind 1")
+    return ImsRecord(precedence, port, addresses)
 
 
 def from_text(text: str) -> ImsRecord:
@@ -115,14 +118,16 @@ def _from_packed(packed: bytes) -> Address:
 
 
 def _number(text: str, what: str, low: int, high: int) -> int:
-    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(high))
+    if not digits or not low <= int(text) <= high:
         raise RecordError(f"{what} {text!r}: a whole number from {low} to {high} is needed")
     return int(text)
 
 
 def _name_to_wire(name: str) -> bytes:
-    labels = name.rstrip(".").split(".")
-    if not name.isascii() or not all(1 <= len(label) <= _MAX_LABEL for label in labels):
+    labels = name.removesuffix(".").split(".")
+    printable = all("!" <= character <= "~" for character in name)
+    if not printable or not all(1 <= len(label) <= _MAX_LABEL for label in labels):
         raise RecordError(f"name {name!r}: ASCII labels of 1 to {_MAX_LABEL} characters are needed")
     wire = b"".join(bytes((len(label),)) + label.encode("ascii") for label in labels) + b"\0"
     if len(wire) > _MAX_NAME:

@@ -115,7 +115,7 @@ class MappingTable:
             rival = self._by_mobile.get(address)
             if rival is None or _claims_over(mapping, rival):
                 self._by_mobile[address] = mapping
-                if rival is not None:
+                if rival is not None and rival is not mapping:
                     touched.append(rival)
         return touched
 

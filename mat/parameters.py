@@ -150,8 +150,10 @@ class Parameters:
                 raise ValueError(
                     f"{name}: no such protocol parameter; there are {', '.join(known)}"
                 )
-            if not value > 0:
-                raise ValueError(f"{name}: must be greater than 0, is {value}")
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name}: must be a finite number greater than 0, is {value}")
+            if isinstance(getattr(DEFAULTS, name), int) and value != int(value):
+                raise ValueError(f"{name}: must be a whole number, is {value}")
         values: dict[str, Any] = dict(overrides)
         for name, value in values.items():
             if isinstance(known[name].default, int):

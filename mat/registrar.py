@@ -90,7 +90,9 @@ class Registrar(Timed):
         self.until = until
         if addresses == self.addresses:
             lease = min(until, default=_FOREVER) - self._exchanges.parameters.lease_guard
-            if self.state is RegistrationState.REGISTERED and lease < self.expires:
+            shortened = self.state is RegistrationState.REGISTERED and lease < self.expires
+            waited = self.state is RegistrationState.REGISTERING and not self.updates
+            if shortened or waited:
                 self._update(now, out)
             return False
         # What was given up in between is another matter: it may have been someone else's since.
@@ -149,8 +151,11 @@ class Registrar(Timed):
         return self._accepted(exchange, out)
 
     def timed_out(self, now: float, exchange: Exchange, out: list[NodeEffect]) -> None:
-        """No Reply in time: send again, for as long as the address is there."""
-        if self._exchanges.fall_over(exchange):
+        """No Reply in time: send again, for as long as the address is there, and its lease."""
+        if self._lifetime(now) < 1:
+            self._exchanges.finish(exchange)
+            self.updates = tuple(update for update in self.updates if update is not exchange)
+        elif self._exchanges.fall_over(exchange):
             out.append(Event(EventKind.RETRANSMITTED, exchange.destination.address))
             self._transmit(now, exchange, out)
             if exchange.attempts % _ATTEMPTS_PER_LOOKUP == 0:
@@ -200,9 +205,14 @@ class Registrar(Timed):
         self.updates = ()
 
     def _update(self, now: float, out: list[NodeEffect]) -> None:
-        """IMS Update to every replica, in place of updates still under way."""
+        """IMS Update to every replica, in place of updates still under way.
+
+        None for addresses whose lease is about to end: it waits for the lease to be extended.
+        """
         self._cancel()
         self._answered = False
+        if self._lifetime(now) < 1:
+            return
         self.updates = tuple(self._begin(now, (server,), out) for server in self.servers)
 
     def _begin(self, now: float, server: Servers, out: list[NodeEffect]) -> Exchange:
@@ -244,7 +254,7 @@ class Registrar(Timed):
         parameters = self._exchanges.parameters
         asked = min(parameters.registration_lifetime, parameters.maximum_lifetime)
         lease = min(self.until, default=_FOREVER) - now - parameters.lease_guard
-        return max(0, int(min(asked, lease)))
+        return int(min(asked, lease))
 
     def _accepted(self, exchange: Exchange, out: list[NodeEffect]) -> Progress:
         update = exchange.request
@@ -259,8 +269,7 @@ class Registrar(Timed):
         parameters = self._exchanges.parameters
         interval = update.lifetime * parameters.refresh_share
         interval = self._exchanges.jittered(interval, parameters.refresh_jitter)
-        soonest = parameters.initial_timeout
-        self._exchanges.schedule(self, exchange.sent_at + max(interval, soonest))
+        self._exchanges.schedule(self, exchange.sent_at + interval)
         out.append(Event(EventKind.REGISTERED, self.key.home_address))
         return Progress.MOVED if moved else Progress.REFRESHED
 

@@ -67,6 +67,14 @@ def _same_mapping(one: Registration, other: Registration) -> bool:
     )
 
 
+_Key = Address | tuple[Address, int]
+"""A home address, or a home prefix with its length."""
+
+
+def _key(home_address: Address, prefix_length: int) -> _Key:
+    return home_address if prefix_length == EXACT else (home_address, prefix_length)
+
+
 class RegistrationTable:
     """A store in memory: by home address, and by mobile address (the newest claim to it)."""
 
@@ -74,8 +82,8 @@ class RegistrationTable:
 
     def __init__(self, floor: int = 0) -> None:
         self.floor = floor
-        self._by_home: dict[Address, Registration] = {}
-        self._by_mobile: dict[Address, Address] = {}
+        self._by_home: dict[_Key, Registration] = {}
+        self._by_mobile: dict[Address, Registration] = {}
         self._prefix_lengths: set[int] = set()
 
     def __len__(self) -> int:
@@ -83,22 +91,21 @@ class RegistrationTable:
 
     def write(self, update: Registration) -> tuple[Outcome, int]:
         """Store `update` if `judge` allows it; also the freshness now stored (or the floor)."""
-        existing = self._by_home.get(update.home_address)
+        key = _key(update.home_address, update.prefix_length)
+        existing = self._by_home.get(key)
         outcome = judge(existing, update, self.floor)
         if outcome is Outcome.STORED:
-            self._replace(existing, update)
+            self._replace(key, existing, update)
             return outcome, update.freshness
         return outcome, existing.freshness if existing else self.floor
 
-    def _replace(self, existing: Registration | None, update: Registration) -> None:
-        home = update.home_address
-        if existing is not None:
-            for address in existing.mobile_addresses:
-                if self._by_mobile.get(address) == home:
-                    del self._by_mobile[address]
-        self._by_home[home] = update
+    def _replace(self, key: _Key, existing: Registration | None, update: Registration) -> None:
+        for address in existing.mobile_addresses if existing is not None else ():
+            if self._by_mobile.get(address) is existing:
+                del self._by_mobile[address]
+        self._by_home[key] = update
         for address in update.mobile_addresses:
-            self._by_mobile[address] = home
+            self._by_mobile[address] = update
         if update.prefix_length != EXACT:
             self._prefix_lengths.add(update.prefix_length)
 
@@ -108,20 +115,20 @@ class RegistrationTable:
         if found is not None or not self._prefix_lengths:
             return found
         for length in sorted(self._prefix_lengths, reverse=True):
-            found = self._by_home.get(prefix_of(home_address, length))
-            if found is not None and found.prefix_length == length:
+            found = self._by_home.get((prefix_of(home_address, length), length))
+            if found is not None:
                 return found
         return None
 
     def by_mobile(self, mobile_address: Address) -> Registration | None:
         """The registration that last claimed a mobile address, as its own or in its MoPre."""
-        home = self._by_mobile.get(mobile_address)
-        if home is not None:
-            return self._by_home[home]
+        found = self._by_mobile.get(mobile_address)
+        if found is not None:
+            return found
         for length in sorted(self._prefix_lengths, reverse=True):
-            home = self._by_mobile.get(prefix_of(mobile_address, length))
-            if home is not None and self._by_home[home].prefix_length == length:
-                return self._by_home[home]
+            found = self._by_mobile.get(prefix_of(mobile_address, length))
+            if found is not None and found.prefix_length == length:
+                return found
         return None
 
 

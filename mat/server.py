@@ -13,7 +13,7 @@ than `AMPLIFICATION_LIMIT` times the query. docs/protocol.md, sections 6 and 8.
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
-from mat.address import Address, in_prefix, is_ipv4, is_unicast
+from mat.address import Address, in_prefix, is_ipv4, is_unicast, move_to_prefix
 from mat.authentication import Key, KeyRing, is_authentic, sign
 from mat.codec import encode
 from mat.effects import (
@@ -67,10 +67,11 @@ _Effects = list[ServerEffect]
 class _Inquiry:
     """HA Notify for one node of another IMS: who waits, and the question to that IMS."""
 
-    __slots__ = ("home_address", "query", "version", "waiting")
+    __slots__ = ("home_address", "prefix_length", "query", "version", "waiting")
 
-    def __init__(self, home_address: Address) -> None:
+    def __init__(self, home_address: Address, prefix_length: int) -> None:
         self.home_address = home_address
+        self.prefix_length = prefix_length
         self.waiting: dict[tuple[int, Endpoint], HaNotify] = {}
         self.version = 0
         self.query: Exchange | None = None
@@ -297,7 +298,7 @@ class MappingServer:
     def _follow_up(self, now: float, notify: HaNotify, source: Endpoint, out: _Effects) -> None:
         """Step 3, once for all notices of a node that come in meanwhile."""
         known = self._foreign.find(now, notify.home_address)
-        if isinstance(known, Mapping) and self._still_good(now, known, notify.version):
+        if isinstance(known, Mapping) and self._still_good(now, known, notify):
             out.append(ReadByHome(notify.peer, notify, source))
             return
         parameters = self._exchanges.parameters
@@ -307,7 +308,8 @@ class MappingServer:
                 out.append(Event(EventKind.RATE_LIMITED, notify.home_address))
                 out.append(ReadByHome(notify.peer, notify, source, Code.TRY_AGAIN))
                 return
-            inquiry = self._inquiries[notify.home_address] = _Inquiry(notify.home_address)
+            inquiry = _Inquiry(notify.home_address, notify.prefix_length)
+            self._inquiries[notify.home_address] = inquiry
             out.append(Lookup(notify.home_address))
         inquiry.version = max(inquiry.version, notify.version)
         if len(inquiry.waiting) < parameters.inquiry_waiting:
@@ -315,11 +317,13 @@ class MappingServer:
         else:
             out.append(ReadByHome(notify.peer, notify, source, Code.TRY_AGAIN))
 
-    def _still_good(self, now: float, known: Mapping, version: int) -> bool:
+    def _still_good(self, now: float, known: Mapping, notify: HaNotify) -> bool:
         """Whether what is known needs no new question: a notice repeated, not a refresh."""
+        if (known.home_address, known.prefix_length) != (notify.home_address, notify.prefix_length):
+            return False
         life = known.expires - known.registered_at
         young = now - known.registered_at < life * self._exchanges.parameters.refresh_share / 2
-        return young and known.version >= version > 0
+        return young and known.version >= notify.version > 0
 
     def _inquire(self, now: float, inquiry: _Inquiry, servers: Servers, out: _Effects) -> None:
         sequence, nonce = self._exchanges.identify()
@@ -346,24 +350,34 @@ class MappingServer:
             exchange.server += 1
             self._transmit(now, exchange, out)
         elif useful:
-            self._keep(now, answer)
+            self._keep(now, inquiry, answer)
             self._end(inquiry, Code.SUCCEEDED, out, answer.version)
         elif answer.code in (Code.SUCCEEDED, Code.NO_MAPPING):
             self._end(inquiry, Code.NO_MAPPING, out)
         else:
             out.append(Event(EventKind.REFUSED, inquiry.home_address))
 
-    def _keep(self, now: float, answer: MaAnswer) -> None:
-        """Remember the mapping of another IMS's node, for HA Query."""
-        known = self._foreign.find(now, answer.home_address)
-        if isinstance(known, Mapping) and known.version > answer.version:
+    def _keep(self, now: float, inquiry: _Inquiry, answer: MaAnswer) -> None:
+        """Remember the mapping of another IMS's node, for HA Query.
+
+        Of a prefix that was not notified, only the address that was asked for: the answering IMS
+        need not be that of the others.
+        """
+        home, length = inquiry.home_address, answer.prefix_length
+        moved = answer.mobile_addresses
+        if (answer.home_address, length) != (home, inquiry.prefix_length):
+            moved = tuple(move_to_prefix(home, address, length) for address in moved)
+            length = EXACT
+        known = self._foreign.find(now, home)
+        same = isinstance(known, Mapping) and known.home_address == home
+        if same and isinstance(known, Mapping) and known.version > answer.version:
             return
+        family = is_ipv4(home)
         longest = self._exchanges.parameters.maximum_lifetime
-        family = is_ipv4(answer.home_address)
         mapping = Mapping(
-            answer.home_address,
-            answer.prefix_length,
-            tuple(a for a in answer.mobile_addresses if is_ipv4(a) == family and is_unicast(a)),
+            home,
+            length,
+            tuple(a for a in dict.fromkeys(moved) if is_ipv4(a) == family and is_unicast(a)),
             answer.version,
             now - answer.age / 1000,
             now + min(answer.lifetime, longest),

@@ -224,6 +224,16 @@ def test_registered_lifetime_ends_before_the_lease() -> None:
     assert registration.lifetime == 20 - DEFAULTS.lease_guard
 
 
+def test_lease_that_is_nearly_over_is_not_registered_until_it_is_extended() -> None:
+    world = separate()
+    world.attach("MN", "198.51.100.77", until=[world.now + 4.0])
+    world.run(0.5)
+    assert world.hosts["MN"].machine.registered == ()
+    world.attach("MN", "198.51.100.77", until=[world.now + 60.0])
+    world.run(0.5)
+    assert world.hosts["MN"].machine.registration_state is RegistrationState.REGISTERED
+
+
 # ---- failures ----------------------------------------------------------------------------------
 
 

@@ -847,3 +847,30 @@ def test_unusable_addresses_of_a_foreign_mapping_are_not_kept() -> None:
     ):
         asked = HaQuery(1, parse_address(address), nonce=NONCE)
         assert only(ask(world, asked), HaAnswer).code == code
+
+
+# ---- an IMS that speaks for others --------------------------------------------------------------
+
+
+def answered_with_a_wide_prefix() -> World:
+    """The IMS of a foreign node has answered for everybody."""
+    world = ims()
+    ask(world, notice(1))
+    query = only(found(world, REMOTE[:1]), MaQuery)
+    wide, length = parse_address("10.0.0.0"), 104
+    moved = (parse_address("203.0.0.0"),)
+    forged = MaAnswer(query.sequence, 0, wide, moved, 1 << 63, 600, 0, length, nonce=query.nonce)
+    ask(world, forged, REMOTE[0])
+    return world
+
+
+def test_answer_for_a_wide_prefix_does_not_vouch_for_other_nodes() -> None:
+    other = homes(9)[8]
+    assert lookups(ask(answered_with_a_wide_prefix(), notice(2, other))) == [other]
+
+
+def test_answer_for_a_wide_prefix_does_not_own_other_addresses() -> None:
+    world = answered_with_a_wide_prefix()
+    somebody = parse_address("203.0.113.200")
+    answer = only(ask(world, HaQuery(1, somebody, nonce=NONCE)), HaAnswer)
+    assert answer.code == Code.NO_MAPPING

@@ -259,10 +259,10 @@ def test_write_stores_what_is_fresher_repeats_what_is_equal_and_refuses_the_rest
     assert made.write(registration(A, Y, freshness=5)) == (Outcome.STALE, 5)
     assert made.write(registration(A, X, freshness=4)) == (Outcome.STALE, 5)
     assert made.write(registration(A, X, freshness=5, version=4)) == (Outcome.STALE, 5)
-    assert made.write(registration(A, X, freshness=5, length=120)) == (Outcome.STALE, 5)
+    assert made.write(registration(A, X, freshness=5, length=120)) == (Outcome.STORED, 5)
     assert made.by_home(A) is one
     assert made.write(registration(A, Y, freshness=6)) == (Outcome.STORED, 6)
-    assert len(made) == 1
+    assert len(made) == 2
 
 
 def test_new_node_must_be_fresher_than_the_floor() -> None:
@@ -501,3 +501,11 @@ def test_bucket_never_gives_more_than_burst_and_rate_allow(
     for first, start in enumerate(given_at):
         for last, end in enumerate(given_at[first:], first):
             assert last - first + 1 <= burst + rate * (end - start) + 1e-6
+
+
+def test_home_prefixes_that_begin_alike_are_two_registrations() -> None:
+    made = store(prefix("10.1.0.0", "198.51.0.0", 16), prefix("10.1.0.0", "203.0.113.0", 24))
+    wide, narrow = made.by_home(parse_address("10.1.7.7")), made.by_home(parse_address("10.1.0.7"))
+    assert wide is not None
+    assert narrow is not None
+    assert (wide.prefix_length, narrow.prefix_length) == (96 + 16, 96 + 24)

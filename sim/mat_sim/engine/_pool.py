@@ -35,7 +35,7 @@ class Pool:
         had = self._held.get(node)
         if had is not None and (self._nodes[had] != node or self._until[had] <= now):
             had = None
-        address = wanted or had or self._any(now)
+        address = wanted or had or self._any()
         self._held[node], self._nodes[address] = address, node
         return address, self.renew(now, address)
 
@@ -44,14 +44,13 @@ class Pool:
         self._until[address] = now + self.lease_time
         return self._until[address]
 
-    def _any(self, now: float) -> Address:
+    def _any(self) -> Address:
         while self._next < self._network.num_addresses - 1:
             self._next += 1
             address = address_in(self._network, self._next - 1)
             if address not in self._until:  # it is there if a node wanted it
                 return address
-        ended = next((a for a, until in self._until.items() if until <= now), None)
-        oldest = ended or min(self._until, key=lambda a: self._until[a])
+        oldest = min(self._until, key=lambda a: self._until[a])
         del self._until[oldest]
         return oldest
 
