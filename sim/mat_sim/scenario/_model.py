@@ -135,7 +135,7 @@ class Access(Table):
     address: Time = Constant(0.3)
     """Time from the association until an address is configured, such as DHCP takes."""
     lease: Seconds = 3600.0
-    """Lifetime of an address given out. Mappings end 5 s before leases do: below 15 s, some lapse."""
+    """Lifetime of an address given out. A mapping ends 5 s earlier: below 15 s, some lapse."""
 
 
 class Network(Access):
