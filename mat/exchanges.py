@@ -71,14 +71,15 @@ class Exchange(Timed):
     """One request and what became of it so far. `subject` is the key of what it is about."""
 
     __slots__ = (
+        "_turn",
         "attempts",
+        "destination",
         "first_freshness",
         "limit",
         "local",
         "purpose",
         "request",
         "sent_at",
-        "server",
         "servers",
         "subject",
     )
@@ -91,17 +92,19 @@ class Exchange(Timed):
         self.subject = subject
         self.request = request
         self.servers = servers
-        self.server = 0
+        self._turn = 0
+        self.destination = servers[0]
+        """The replica that the next, or the last, transmission goes to."""
         self.limit = limit
         self.attempts = 0
         self.sent_at = 0.0
         self.first_freshness = 0
         self.local: Address | None = None
 
-    @property
-    def destination(self) -> Endpoint:
-        """The replica that the next, or the last, transmission goes to."""
-        return self.servers[self.server % len(self.servers)]
+    def turn(self, replicas: int = 1) -> None:
+        """Go on to the next replica, or the one so many further."""
+        self._turn += replicas
+        self.destination = self.servers[self._turn % len(self.servers)]
 
 
 class Exchanges(Timers):
@@ -133,7 +136,7 @@ class Exchanges(Timers):
         if self._pending is None:
             self._pending = {}
         if exchange.purpose is not Purpose.REGISTER:
-            exchange.server = self._nearest(exchange.servers)
+            exchange.turn(self._nearest(exchange.servers))
         self._pending[exchange.request.sequence] = exchange
 
     def transmitted(self, now: float, exchange: Exchange) -> None:
@@ -148,7 +151,7 @@ class Exchanges(Timers):
             self.finish(exchange)
             return False
         self._penalise(exchange)
-        exchange.server += 1
+        exchange.turn()
         return True
 
     def match(self, now: float, answer: Answer) -> Exchange | None:

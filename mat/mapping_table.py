@@ -94,9 +94,10 @@ class MappingTable:
     def usable(self, mapping: Mapping) -> tuple[Address, ...]:
         """The mobile addresses of a mapping that nobody has claimed since."""
         claims = self._by_mobile
-        if all(claims.get(m) is mapping for m in mapping.mobile_addresses):
-            return mapping.mobile_addresses
-        return tuple(m for m in mapping.mobile_addresses if claims.get(m) is mapping)
+        for address in mapping.mobile_addresses:
+            if claims.get(address) is not mapping:
+                return tuple(m for m in mapping.mobile_addresses if claims.get(m) is mapping)
+        return mapping.mobile_addresses
 
     def put(self, mapping: Mapping) -> list[Mapping]:
         """Enter or replace a mapping.

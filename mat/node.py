@@ -362,7 +362,7 @@ class MobileNode:
         """Turn to a replica that was not asked yet. False if there is none."""
         if exchange.attempts >= len(exchange.servers):
             return False
-        exchange.server += 1
+        exchange.turn()
         self._transmit(now, exchange, out)
         return True
 
@@ -835,22 +835,43 @@ class MobileNode:
     def _learn(self, now: float, peer: Peer, mapping: Mapping, out: _Effects) -> None:
         """The peer's IMS has said where it is: the authoritative word."""
         assert self._table is not None
-        before, peer.mapping = peer.mapping, mapping
+        before = peer.mapping
+        if before is not None and self._only_refreshed(before, mapping):
+            before.registered_at, before.expires = mapping.registered_at, mapping.expires
+            mapping = before
+        peer.mapping = mapping
+        if before is not mapping:
+            self._replace(now, peer, before, mapping, out)
+        if peer.state is PeerState.QUERYING:
+            self._enter_table(now, peer, out)
+        self._schedule(now, peer)
+        self._answer_notices(now, peer, out)
+        self._settle(now, peer, out)
+        self._release_in(now, peer, out)
+
+    def _only_refreshed(self, before: Mapping, mapping: Mapping) -> bool:
+        """Whether nothing is new but the times, and nobody has claimed an address since."""
+        return (
+            before.version == mapping.version
+            and before.mobile_addresses == mapping.mobile_addresses
+            and self._table is not None
+            and self._table.usable(before) is before.mobile_addresses
+        )
+
+    def _replace(
+        self, now: float, peer: Peer, before: Mapping | None, mapping: Mapping, out: _Effects
+    ) -> None:
+        """Enter a new mapping in place of the old one, and see to what that touches."""
+        assert self._table is not None
         if before is not None:
             left = [a for a in before.mobile_addresses if a not in mapping.mobile_addresses]
             self._remember_left(now, before, left)
         for rival in self._table.put(mapping):
             self._lost_address(now, rival, out)
         self._adopt_sources(now, peer, mapping, out)
-        if peer.state is PeerState.QUERYING:
-            self._enter_table(now, peer, out)
-        elif before is not None and before.mobile_addresses != mapping.mobile_addresses:
+        if before is not None and before.mobile_addresses != mapping.mobile_addresses:
             out.append(Event(EventKind.PEER_MOVED, peer.home_address))
         self._redirect(now, peer, out)
-        self._schedule(now, peer)
-        self._answer_notices(now, peer, out)
-        self._settle(now, peer, out)
-        self._release_in(now, peer, out)
 
     def _answer_notices(self, now: float, peer: Peer, out: _Effects) -> None:
         """Step 4', before any packet goes to the new address."""
@@ -927,7 +948,7 @@ class MobileNode:
             if peer.translation is not None:
                 peer.translation = None
                 out.append(ClearMapping(peer.home_address))
-        elif translation != peer.translation:
+        elif translation is not peer.translation:
             peer.translation = translation
             out.append(SetMapping(translation))
         self._seek_confirmation(now, peer, out)
@@ -942,16 +963,28 @@ class MobileNode:
         usable, local = self._usable(peer), self._local_for(now, peer)
         if not usable or local is None:
             return None
+        accepting = self._accepting(now, peer)
         announce = self._announces and self._wants_announcing(now, peer, local)
+        announced = self.home_address if announce else None
+        known = peer.translation
+        if (
+            known is not None
+            and known.accepted == usable
+            and known.local == local
+            and known.local_accepted == accepting
+            and known.announce == announced
+        ):
+            return known
+        key = self._own.key
         return Translation(
             peer.home_address,
             usable[0],
             usable,
-            self.home_address,
-            self._own.key.prefix_length,
+            key.home_address,
+            key.prefix_length,
             local,
-            self._accepting(now, peer),
-            self.home_address if announce else None,
+            accepting,
+            announced,
         )
 
     def _inward(self, now: float, peer: Peer) -> Translation:
@@ -970,7 +1003,7 @@ class MobileNode:
     def _accepting(self, now: float, peer: Peer) -> tuple[Address, ...]:
         """Own addresses at which packets from a peer are surely meant for this node."""
         own = self._own.addresses
-        if peer.state is PeerState.NON_MAT:
+        if peer.state is PeerState.NON_MAT or peer.confirmed == own:
             return own
         return tuple(a for a in own if a in peer.confirmed or self._own.settled(now, a))
 

@@ -347,7 +347,7 @@ class MappingServer:
         useful = answer.code == Code.SUCCEEDED and bool(answer.mobile_addresses)
         good_enough = useful and answer.version >= inquiry.version
         if not good_enough and exchange.attempts < len(exchange.servers):
-            exchange.server += 1
+            exchange.turn()
             self._transmit(now, exchange, out)
         elif useful:
             self._keep(now, inquiry, answer)

@@ -63,6 +63,9 @@ class Direct:
         self.messages = 0
 
     def attach(self, node: MobileNode, address: Address) -> None:
+        for at, machine in list(self.machines.items()):
+            if machine.deadline is not None and machine.deadline <= self.now:
+                self.run(machine, at, machine.handle_timer(self.now))
         for old in [a for a, machine in self.machines.items() if machine is node]:
             del self.machines[old]
         self.machines[address] = node
