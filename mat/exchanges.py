@@ -101,9 +101,14 @@ class Exchange(Timed):
         self.first_freshness = 0
         self.local: Address | None = None
 
-    def turn(self, replicas: int = 1) -> None:
-        """Go on to the next replica, or the one so many further."""
-        self._turn += replicas
+    def start_at(self, replica: int) -> None:
+        """Begin with this one of the servers."""
+        self._turn = replica
+        self.destination = self.servers[replica]
+
+    def turn(self) -> None:
+        """Go on to the next replica."""
+        self._turn += 1
         self.destination = self.servers[self._turn % len(self.servers)]
 
 
@@ -136,7 +141,7 @@ class Exchanges(Timers):
         if self._pending is None:
             self._pending = {}
         if exchange.purpose is not Purpose.REGISTER:
-            exchange.turn(self._nearest(exchange.servers))
+            exchange.start_at(self._nearest(exchange.servers))
         self._pending[exchange.request.sequence] = exchange
 
     def transmitted(self, now: float, exchange: Exchange) -> None:

@@ -1,9 +1,10 @@
 """The IMT: which mobile addresses stand for which home address, and the other way round.
 
-An entry is a `Mapping` (a MAT node, or a host known not to be one) or the time until which nobody
-may ask again. The reverse index holds, for each mobile address, the mapping with the newest claim
-to it: addresses are leased again, so an older claim to the same address is void even before its
-lifetime ends (docs/protocol.md, section 9). The same table serves an IMS for the nodes of others.
+An entry is a `Mapping`, of a MAT node or of a host known not to be one. Apart from them stands
+until when nobody may ask for a home address again. The reverse index holds, for each mobile
+address, the mapping with the newest claim to it: addresses are leased again, so an older claim is
+void even before its lifetime ends (docs/protocol.md, section 9). The same table serves an IMS for
+the nodes of others.
 
 Bounded: when full, the entry that was put or used longest ago goes. After smoltcp's neighbour
 cache (Found, NotFound, RateLimited).
@@ -52,11 +53,12 @@ class Missing(enum.Enum):
 class MappingTable:
     """A bounded table of mappings, by home address and by mobile address."""
 
-    __slots__ = ("_by_home", "_by_mobile", "_lengths", "limit")
+    __slots__ = ("_blocked", "_by_home", "_by_mobile", "_lengths", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._by_home: dict[Address, Mapping | float] = {}
+        self._by_home: dict[Address, Mapping] = {}
+        self._blocked: dict[Address, float] = {}
         self._by_mobile: dict[Address, Mapping] = {}
         self._lengths: tuple[int, ...] = ()
 
@@ -68,15 +70,9 @@ class MappingTable:
         entry = self._by_home.get(home_address)
         if entry is None and self._lengths:
             entry = self._find_prefix(home_address)
-        if entry is None:
-            return Missing.NOT_FOUND
-        if not isinstance(entry, Mapping):
-            if entry > now:
-                return Missing.RATE_LIMITED
-            del self._by_home[home_address]
-            return Missing.NOT_FOUND
-        if entry.expires <= now:
-            return Missing.NOT_FOUND
+        if entry is None or entry.expires <= now:
+            blocked = self._blocked.get(home_address, now) > now
+            return Missing.RATE_LIMITED if blocked else Missing.NOT_FOUND
         self._by_home[entry.home_address] = self._by_home.pop(entry.home_address)
         return entry
 
@@ -107,8 +103,9 @@ class MappingTable:
         """
         touched = self._make_room(mapping.home_address)
         previous = self._by_home.pop(mapping.home_address, None)
-        if isinstance(previous, Mapping):
+        if previous is not None:
             self._withdraw_claims(previous)
+        self._blocked.pop(mapping.home_address, None)
         self._by_home[mapping.home_address] = mapping
         if mapping.prefix_length != EXACT and mapping.prefix_length not in self._lengths:
             self._lengths = tuple(sorted((*self._lengths, mapping.prefix_length), reverse=True))
@@ -120,37 +117,37 @@ class MappingTable:
                     touched.append(rival)
         return touched
 
-    def block(self, home_address: Address, until: float) -> list[Mapping]:
-        """Nobody asks for this home address before `until`. Returns a mapping evicted for it."""
+    def block(self, home_address: Address, until: float) -> None:
+        """Nobody asks for this home address before `until`. As many are kept as mappings."""
         self.remove(home_address)
-        evicted = self._make_room(home_address)
-        self._by_home[home_address] = until
-        return evicted
+        self._blocked[home_address] = until
+        if len(self._blocked) > self.limit:
+            del self._blocked[next(iter(self._blocked))]
 
     def remove(self, home_address: Address) -> None:
         """Forget an entry, if there is one."""
+        self._blocked.pop(home_address, None)
         entry = self._by_home.pop(home_address, None)
-        if isinstance(entry, Mapping):
+        if entry is not None:
             self._withdraw_claims(entry)
 
     def mappings(self) -> list[Mapping]:
         """All mappings, the one used longest ago first."""
-        return [entry for entry in self._by_home.values() if isinstance(entry, Mapping)]
+        return list(self._by_home.values())
 
-    def _find_prefix(self, home_address: Address) -> Mapping | float | None:
+    def _find_prefix(self, home_address: Address) -> Mapping | None:
         for length in self._lengths:
             entry = self._by_home.get(prefix_of(home_address, length))
-            if isinstance(entry, Mapping) and entry.prefix_length == length:
+            if entry is not None and entry.prefix_length == length:
                 return entry
         return None
 
     def _make_room(self, home_address: Address) -> list[Mapping]:
         if home_address in self._by_home or len(self._by_home) < self.limit:
             return []
-        oldest = next(iter(self._by_home))
-        entry = self._by_home[oldest]
-        self.remove(oldest)
-        return [entry] if isinstance(entry, Mapping) else []
+        oldest = next(iter(self._by_home.values()))
+        self.remove(oldest.home_address)
+        return [oldest]
 
     def _withdraw_claims(self, mapping: Mapping) -> None:
         for address in mapping.mobile_addresses:

@@ -8,7 +8,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
-from mat.address import Address
+from mat.address import Address, is_ipv4
 
 MAT_PORT: Final = 49628
 """UDP port of IMS and nodes. None was ever assigned; this one is in the dynamic range."""
@@ -29,6 +29,11 @@ MOST_FRESHNESS: Final = (1 << 64) - (1 << 48)
 NONCE_SIZE: Final = 8
 EXACT: Final = 128
 """Prefix length of a mapping for one address, counted in the 128-bit form."""
+
+
+def shortest_prefix(home_address: Address) -> int:
+    """The shortest home prefix that a notice may be about: IPv4 /16, IPv6 /32."""
+    return 96 + 16 if is_ipv4(home_address) else 32
 
 
 class Endpoint(NamedTuple):

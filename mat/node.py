@@ -53,6 +53,7 @@ from mat.messages import (
     MaAnswer,
     MaQuery,
     Message,
+    shortest_prefix,
 )
 from mat.parameters import DEFAULTS, Parameters
 from mat.peer import Arrival, Peer, Source
@@ -169,10 +170,11 @@ class MobileNode:
         """
         out: _Effects = []
         kept = self._acceptable(addresses)
-        leases = tuple(until[list(addresses).index(a)] for a in kept) if until else ()
+        leases = self._leases(kept, addresses, until) if until else ()
         if self._own.change(now, kept, leases, out):
             for peer in self._all_peers():
                 peer.confirmed = tuple(a for a in peer.confirmed if a in self._own.addresses)
+                self._drop_stranded(peer, out)
                 self._settle(now, peer, out)
                 if peer.state is PeerState.QUERYING:
                     self._query(now, peer, out)
@@ -237,6 +239,8 @@ class MobileNode:
             inward = self._inward(now, peer)
             if inward.accepts_at(destination):
                 out.append(ReleasePacket(handle, inward))
+            elif now < peer.doubtful_until:
+                out.append(DropPacket(handle, Reason.MISDIRECTED))
             else:
                 self._hold_in(peer, (packet,), out)
         return out
@@ -311,9 +315,10 @@ class MobileNode:
         if progress is Progress.NONE:
             return
         for peer in self._all_peers():
-            if peer.state is PeerState.NOTIFYING and peer.introduction is None:
+            moved = progress is Progress.MOVED
+            if peer.state is PeerState.NOTIFYING and (moved or peer.introduction is None):
                 self._introduce(now, peer, out)
-            elif peer.state is PeerState.ESTABLISHED and progress is Progress.MOVED:
+            elif peer.state is PeerState.ESTABLISHED and moved:
                 self._tell(now, peer, out)
             elif peer.state is PeerState.ESTABLISHED and self._in_use(now, peer):
                 self._introduce(now, peer, out)
@@ -378,6 +383,8 @@ class MobileNode:
         peer.introduced_version = _notify_of(exchange).version
         if peer.state is PeerState.NOTIFYING:
             self._step(peer, PeerInput.NOTIFIED, out)
+        if peer.unanswered_version == peer.introduced_version:
+            self._take_as_confirmed(now, peer, exchange, EventKind.PEER_UNCONFIRMED, out)
         known = peer.mapping.version if peer.mapping else 0
         mapping = self._mapping(now, peer, answer)
         news = mapping.mobile_addresses and answer.version >= known
@@ -392,7 +399,7 @@ class MobileNode:
         """Step 4'. The peer has the own mapping.
 
         Unless it says so, what it has sent to this address till now may have been meant for who
-        had the address before.
+        had the address before, and some of that may still be on its way.
         """
         if answer.code != Code.SUCCEEDED:
             out.append(Event(EventKind.REFUSED, peer.home_address))
@@ -401,6 +408,8 @@ class MobileNode:
         peer.confirmation = None
         if answer.version < _notify_of(exchange).version:
             self._drop_in(peer, Reason.MISDIRECTED, out)
+            peer.doubtful_until = now + self._exchanges.parameters.reuse_grace
+            self._exchanges.schedule(peer, peer.doubtful_until)
         self._take_as_confirmed(now, peer, exchange, EventKind.PEER_CONFIRMED, out)
 
     def _take_as_confirmed(
@@ -429,7 +438,7 @@ class MobileNode:
     ) -> None:
         """Step 7 begins: the authoritative word on a source is that of its own IMS."""
         packets = self._take_held(source)
-        peer = None if self._is_own(home_address) else self._caller(now, home_address, out)
+        peer = self._caller(now, home_address, out) if self._can_be_peer(home_address) else None
         if peer is None:
             out.extend(DropPacket(packet.handle, Reason.UNREACHABLE) for packet in packets)
             return
@@ -454,7 +463,8 @@ class MobileNode:
 
     def _noticed(self, now: float, notify: HaNotify, source: Endpoint, out: _Effects) -> None:
         """Step 2' of a peer's handover: never believed, only a reason to ask its IMS."""
-        if not self._is_own(notify.peer) or self._is_own(notify.home_address):
+        strange = not self._can_be_peer(notify.home_address, notify.prefix_length)
+        if strange or not self._is_own(notify.peer):
             out.append(Event(EventKind.IGNORED, source.address))
             return
         about = self._noticing(now, notify, out)
@@ -464,7 +474,7 @@ class MobileNode:
             if len(peer.notices) < self._exchanges.parameters.acknowledge_waiting:
                 peer.notices.append((notify, source))
             self._query(now, peer, out)
-        if not behind and self._noticing_known(notify):
+        if not behind and self._all_know(now, notify, source):
             self._acknowledge(now, notify, source, out)
 
     def _noticing(self, now: float, notify: HaNotify, out: _Effects) -> list[Peer]:
@@ -490,13 +500,20 @@ class MobileNode:
         prefix, length = notify.home_address, notify.prefix_length
         return [peer for peer in self._all_peers() if in_prefix(peer.home_address, prefix, length)]
 
-    def _reconsider(self, now: float, peer: Peer, out: _Effects) -> None:
+    def _all_know(self, now: float, notify: HaNotify, source: Endpoint) -> bool:
+        """Whether a notice is followed up for every peer that it is about."""
+        known = self._noticing_known(notify)
+        return bool(known) and all(self._knows(now, peer, notify, source) for peer in known)
+
+    def _reconsider(self, now: float, peer: Peer, out: _Effects) -> bool:
         """What was taken for an ordinary host says that it is not: the DNS is asked again.
 
         Until it answers, the host stays what it was: anybody can send a notice.
         """
-        if self._may_trigger(now, out):
-            out.append(Lookup(peer.home_address))
+        if not self._may_trigger(now, out):
+            return False
+        out.append(Lookup(peer.home_address))
+        return True
 
     def _knows(self, now: float, peer: Peer, notify: HaNotify, source: Endpoint) -> bool:
         """Whether a peer's mapping is as new as a notice says, and has its sender's address."""
@@ -507,14 +524,23 @@ class MobileNode:
 
     def _acknowledge(self, now: float, notify: HaNotify, source: Endpoint, out: _Effects) -> None:
         """Step 4'. With the version, where nothing sent to that address was for somebody else."""
-        left = self._left.get(source.address) if self._left else None
-        memory = self._exchanges.parameters.reuse_memory
-        others = left is not None and left[0] != notify.home_address and now - left[1] < memory
-        version = 0 if others else notify.version
+        version = 0 if self._was_anothers(now, notify, source.address) else notify.version
         ack = HaNotifyAck(
             notify.sequence, Code.SUCCEEDED, notify.peer, version=version, nonce=notify.nonce
         )
         out.append(Send(ack, source))
+
+    def _was_anothers(self, now: float, notify: HaNotify, address: Address) -> bool:
+        """Whether a moment ago the notifying node's address, or MoPre, was another node's."""
+        memory = self._exchanges.parameters.reuse_memory
+        home, length = notify.home_address, notify.prefix_length
+        known = self._left or {}
+        if length == EXACT:
+            within = [known[address]] if address in known else []
+        else:
+            moved = prefix_of(address, length)
+            within = [left for a, left in known.items() if in_prefix(a, moved, length)]
+        return any(not in_prefix(who, home, length) and now - at < memory for who, at in within)
 
     def _remember_left(self, now: float, mapping: Mapping, addresses: Iterable[Address]) -> None:
         """Addresses are no longer this mapping's; packets for it may still be on their way."""
@@ -531,13 +557,13 @@ class MobileNode:
     def _announced(self, now: float, packet: Arrival, announced: Address, out: _Effects) -> None:
         """Step 6': a Mapping Update Option names the sender; its IMS is asked (7)."""
         peer = self._peer_of(announced)
-        if self._is_own(announced):
+        if not self._can_be_peer(announced):
             out.append(DropPacket(packet.handle, Reason.NOT_ITS_ADDRESS))
             return
         if peer is None and self._may_trigger(now, out):
             peer = self._caller(now, announced, out)
         elif peer is not None and peer.state is PeerState.NON_MAT:
-            self._reconsider(now, peer, out)
+            peer = peer if self._reconsider(now, peer, out) else None
         if peer is None:
             out.append(DropPacket(packet.handle, Reason.UNREACHABLE))
             return
@@ -625,6 +651,17 @@ class MobileNode:
         self._held -= len(held)
         out.extend(DropPacket(packet.handle, reason) for packet in held)
 
+    def _drop_stranded(self, peer: Peer, out: _Effects) -> None:
+        """Packets that wait at an address which this node has no more."""
+        length, own = self._own.key.prefix_length, self._own.addresses
+        held, peer.held_in = peer.held_in, []
+        for packet in held:
+            if prefix_of(packet.destination, length) in own:
+                peer.held_in.append(packet)
+            else:
+                self._held -= 1
+                out.append(DropPacket(packet.handle, Reason.NO_ADDRESS))
+
     def _drop_all(self, peer: Peer, out: _Effects) -> None:
         self._drop_in(peer, Reason.UNREACHABLE, out)
         held, peer.held_out = peer.held_out, []
@@ -639,7 +676,8 @@ class MobileNode:
         self._held -= len(held)
         inward = self._inward(now, peer)
         for packet in held:
-            if self._owner(now, packet.source) is not peer and peer.state is not PeerState.NON_MAT:
+            ordinary = peer.state is PeerState.NON_MAT and packet.source == peer.home_address
+            if self._owner(now, packet.source) is not peer and not ordinary:
                 out.append(DropPacket(packet.handle, Reason.NOT_ITS_ADDRESS))
             elif inward.accepts_at(packet.destination):
                 out.append(ReleasePacket(packet.handle, inward))
@@ -662,6 +700,14 @@ class MobileNode:
     def _is_own(self, home_address: Address) -> bool:
         return in_prefix(home_address, self.home_address, self._own.key.prefix_length)
 
+    def _can_be_peer(self, home_address: Address, prefix_length: int = EXACT) -> bool:
+        """Whether somebody else can have this home address, or prefix, in this node's family."""
+        if is_ipv4(home_address) != is_ipv4(self.home_address) or self._is_own(home_address):
+            return False
+        if prefix_length != EXACT:
+            return prefix_length >= shortest_prefix(home_address)
+        return is_unicast(home_address)
+
     def _acceptable(self, addresses: Iterable[Address]) -> tuple[Address, ...]:
         """The addresses, or MoPre, that a mapping of this node can hold."""
         family, length = is_ipv4(self.home_address), self._own.key.prefix_length
@@ -669,6 +715,14 @@ class MobileNode:
         if length == EXACT:
             fitting = [address for address in fitting if is_unicast(address)]
         return tuple(dict.fromkeys(fitting))[:MAX_MOBILE_ADDRESSES]
+
+    def _leases(
+        self, kept: Sequence[Address], addresses: Sequence[Address], until: Sequence[float]
+    ) -> tuple[float, ...]:
+        """When each address that was kept is lost: of several in one MoPre, the first end."""
+        length = self._own.key.prefix_length
+        ends = [(prefix_of(a, length), end) for a, end in zip(addresses, until, strict=True)]
+        return tuple(min(end for a, end in ends if a == address) for address in kept)
 
     def _caller(self, now: float, home_address: Address, out: _Effects) -> Peer | None:
         """The peer that speaks first: met now, if it was unknown."""
@@ -716,7 +770,9 @@ class MobileNode:
         was_in_use = self._in_use(now, peer)
         peer.used_at = now
         assert self._peers is not None
+        assert self._table is not None
         self._peers[peer.home_address] = self._peers.pop(peer.home_address)
+        self._table.find(now, peer.home_address)
         if not was_in_use and peer.state is PeerState.ESTABLISHED:
             self._introduce(now, peer, out)
             self._schedule(now, peer)
@@ -731,7 +787,9 @@ class MobileNode:
                 self._step(peer, PeerInput.SERVERS_FOUND, out)
                 self._query(now, peer, out)
         elif peer.state is not PeerState.LOCATING:
-            return
+            peer.notices, peer.wanted_version = [], 0
+            if peer.state is PeerState.NON_MAT:
+                self._release_in(now, peer, out)
         elif result is NotFound.NOT_MAT:
             self._step(peer, PeerInput.NOT_MAT, out)
             life = self._exchanges.parameters.non_mat_time
@@ -864,7 +922,8 @@ class MobileNode:
         """Enter a new mapping in place of the old one, and see to what that touches."""
         assert self._table is not None
         if before is not None:
-            left = [a for a in before.mobile_addresses if a not in mapping.mobile_addresses]
+            held = self._table.usable(before)
+            left = [address for address in held if address not in mapping.mobile_addresses]
             self._remember_left(now, before, left)
         for rival in self._table.put(mapping):
             self._lost_address(now, rival, out)
@@ -877,7 +936,7 @@ class MobileNode:
         """Step 4', before any packet goes to the new address."""
         notices, peer.notices = peer.notices, []
         for notify, source in notices:
-            if self._knows(now, peer, notify, source):
+            if self._all_know(now, notify, source):
                 self._acknowledge(now, notify, source, out)
 
     def _mapping(self, now: float, peer: Peer, answer: MaAnswer | HaNotifyAck) -> Mapping:
@@ -1001,11 +1060,14 @@ class MobileNode:
         )
 
     def _accepting(self, now: float, peer: Peer) -> tuple[Address, ...]:
-        """Own addresses at which packets from a peer are surely meant for this node."""
+        """Own addresses at which packets from a peer are taken as meant for this node."""
         own = self._own.addresses
-        if peer.state is PeerState.NON_MAT or peer.confirmed == own:
+        if peer.state is PeerState.NON_MAT:
             return own
-        return tuple(a for a in own if a in peer.confirmed or self._own.settled(now, a))
+        confirmed = peer.confirmed if now >= peer.doubtful_until else ()
+        if confirmed == own:
+            return own
+        return tuple(a for a in own if a in confirmed or self._own.settled(now, a))
 
     def _local_for(self, now: float, peer: Peer) -> Address | None:
         """The own address to use towards a peer: the first that it may be used from."""
@@ -1050,6 +1112,8 @@ class MobileNode:
             interval = min(parameters.peer_query_interval, (ends - now) / 2)
             interval = self._exchanges.jittered(interval, parameters.peer_query_jitter)
             ends = min(ends, now + max(interval, parameters.failure_time))
+        if peer.doubtful_until > now:
+            ends = min(ends, peer.doubtful_until)
         self._exchanges.schedule(peer, ends)
 
     def _peer_due(self, now: float, peer: Peer, out: _Effects) -> None:
@@ -1057,6 +1121,11 @@ class MobileNode:
             return
         if peer.mapping.expires <= now:
             self._forget(now, peer, PeerInput.ENDED, out)
+            return
+        if peer.doubtful_until and peer.doubtful_until <= now:
+            peer.doubtful_until = 0.0
+            self._settle(now, peer, out)
+            self._schedule(now, peer)
             return
         if not peer.mapping.non_mat and self._in_use(now, peer):
             self._query(now, peer, out)
@@ -1073,6 +1142,8 @@ class MobileNode:
             self._transmit(now, exchange, out)
             if exchange.purpose is Purpose.CONFIRM and isinstance(peer, Peer):
                 self._query(now, peer, out)
+                if self._announces and peer.introduction is None:
+                    self._introduce(now, peer, out)
         else:
             self._gave_up(now, exchange, out)
 
@@ -1112,6 +1183,7 @@ class MobileNode:
         if peer.introduced_version == _notify_of(exchange).version:
             self._take_as_confirmed(now, peer, exchange, EventKind.PEER_UNCONFIRMED, out)
         elif self._in_use(now, peer):
+            peer.unanswered_version = _notify_of(exchange).version
             if peer.introduction is None:
                 self._introduce(now, peer, out)
             self._confirm(now, peer, out)
@@ -1120,9 +1192,7 @@ class MobileNode:
         """The peer cannot be reached: forget it, and leave its servers in peace for a moment."""
         self._forget(now, peer, happened, out)
         assert self._table is not None
-        until = now + self._exchanges.parameters.failure_time
-        for evicted in self._table.block(peer.home_address, until):
-            self._lost_address(now, evicted, out)
+        self._table.block(peer.home_address, now + self._exchanges.parameters.failure_time)
 
     def _forget(self, now: float, peer: Peer, happened: PeerInput, out: _Effects) -> None:
         if (peer.state, happened) in PEER:
@@ -1131,8 +1201,8 @@ class MobileNode:
         assert self._table is not None
         self._peers.pop(peer.home_address, None)
         if peer.mapping is not None:
+            self._remember_left(now, peer.mapping, self._table.usable(peer.mapping))
             self._table.remove(peer.home_address)
-            self._remember_left(now, peer.mapping, peer.mapping.mobile_addresses)
         self._end_exchanges(peer)
         self._drop_all(peer, out)
         if peer.translation is not None:

@@ -78,6 +78,9 @@ class Parameters:
     reuse_memory: float = _parameter(
         60.0, "s", "packets sent to an address for a former holder are long gone after this"
     )
+    reuse_grace: float = _parameter(
+        2.0, "s", "stragglers for the former holder of an address may come this long after the Ack"
+    )
     unknown_source_time: float = _parameter(
         2.0,
         "s",

@@ -32,6 +32,7 @@ class Peer(Timed):
         "caller",
         "confirmation",
         "confirmed",
+        "doubtful_until",
         "held_in",
         "held_out",
         "home_address",
@@ -44,6 +45,7 @@ class Peer(Timed):
         "servers",
         "state",
         "translation",
+        "unanswered_version",
         "used_at",
         "wanted_version",
     )
@@ -69,6 +71,10 @@ class Peer(Timed):
         self.confirmation: Exchange | None = None
         self.introduced_version = 0
         """Version of the own mapping that the peer's IMS has acknowledged (step 4)."""
+        self.unanswered_version = 0
+        """Version of the own mapping whose notices (2') the peer has left without an answer."""
+        self.doubtful_until = 0.0
+        """Till then packets to a new own address may be stragglers for who had it before."""
         self.held_out: list[Handle] = []
         self.held_in: list[Arrival] = []
         self.notices: list[tuple[HaNotify, Endpoint]] = []

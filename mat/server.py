@@ -46,6 +46,7 @@ from mat.messages import (
     MaAnswer,
     MaQuery,
     Message,
+    shortest_prefix,
 )
 from mat.parameters import DEFAULTS, Parameters
 from mat.registrations import Outcome, Registration, home_behind
@@ -271,7 +272,7 @@ class MappingServer:
         own = found if isinstance(found, Registration) and found.expires > now else None
         foreign = self._foreign.owner(now, moved)
         answer = HaAnswer(asked.sequence, Code.SUCCEEDED, moved, nonce=asked.nonce)
-        if own is not None and (foreign is None or own.registered_at >= foreign.registered_at):
+        if own is not None and (foreign is None or _claims_over(own, foreign)):
             answer.home_addresses = (home_behind(own, moved),)
             _set_times(now, answer, own.version, own.registered_at, own.expires)
         elif foreign is not None:
@@ -285,6 +286,11 @@ class MappingServer:
     # ---- HA Notify -----------------------------------------------------------------------------
 
     def _ha_notify(self, now: float, notify: HaNotify, source: Endpoint, out: _Effects) -> None:
+        home, length = notify.home_address, notify.prefix_length
+        fits = is_unicast(home) if length == EXACT else length >= shortest_prefix(home)
+        if not fits or is_ipv4(home) != is_ipv4(notify.peer):
+            out.append(Event(EventKind.IGNORED, source.address))
+            return
         if not self._responsible(notify.peer):
             ack = HaNotifyAck(
                 notify.sequence, Code.NOT_RESPONSIBLE, notify.peer, nonce=notify.nonce
@@ -407,6 +413,14 @@ def _vouch(
     good = alive and isinstance(found, Registration) and found.version >= notify.version
     code = Code.SUCCEEDED if good else Code.TRY_AGAIN
     return ReadByHome(notify.peer, notify, request.source, code)
+
+
+def _claims_over(own: Registration, foreign: Mapping) -> bool:
+    """Whether an address is an own node's: exact claims beat prefixes, later ones older ones."""
+    exact = own.prefix_length == EXACT
+    if exact != (foreign.prefix_length == EXACT):
+        return exact
+    return own.registered_at >= foreign.registered_at
 
 
 def _reply(update: ImsUpdate, code: Code, key: Key | None, freshness: int) -> ImsUpdateReply:

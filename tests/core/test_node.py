@@ -1,9 +1,11 @@
 """The node machine beyond the paper's figures: failures, limits, prefixes, address reuse."""
 
+from dataclasses import replace
+
 import pytest
 
 from mat.address import format_address, parse_address
-from mat.effects import DropPacket, Event, EventKind, NotFound, Reason, Send
+from mat.effects import DropPacket, Event, EventKind, NotFound, Reason, ReleasePacket, Send
 from mat.messages import MAT_PORT, Endpoint, HaNotify, HaQuery, MaAnswer, MaQuery
 from mat.parameters import DEFAULTS
 from mat.registrations import RegistrationTable
@@ -232,6 +234,28 @@ def test_lease_that_is_nearly_over_is_not_registered_until_it_is_extended() -> N
     world.attach("MN", "198.51.100.77", until=[world.now + 60.0])
     world.run(0.5)
     assert world.hosts["MN"].machine.registration_state is RegistrationState.REGISTERED
+
+
+def test_straggler_for_the_former_holder_is_not_taken_even_after_the_confirmation() -> None:
+    world = three()
+    world.send("B", "CN")
+    world.run(1.0)
+    world.send("CN", "B")
+    world.run(1.0)
+    world.deliveries.clear()
+    delays = [world.delay]
+    world.delays = lambda: delays
+    world.attach("A")
+    delays = [0.8]
+    world.send("CN", "A")
+    delays = [world.delay]
+    world.attach("B", "198.51.100.1")
+    world.run(DEFAULTS.reuse_grace)
+    assert not world.deliveries
+    world.run(1.0)
+    packet = world.send("CN", "B")
+    world.run(1.0)
+    assert world.deliveries[-1].packet is packet
 
 
 # ---- failures ----------------------------------------------------------------------------------
@@ -556,11 +580,14 @@ def test_notice_for_a_whole_prefix_from_a_stranger_is_bounded() -> None:
         home = parse_address(f"10.2.{n // 250}.{n % 250 + 1}")
         machine.packet_out(world.now, "packet", home)
         machine.servers_found(world.now, home, (world.servers["IMS_CN"].endpoint,))
-    forged = HaNotify(
-        1, parse_address("0.0.0.0"), machine.home_address, 1 << 63, 96, nonce=bytes(8)
-    )
-    effects = machine.receive(world.now, forged, Endpoint(OUTSIDER, MAT_PORT))
-    assert sum(isinstance(effect, Send) for effect in effects) <= DEFAULTS.triggered_burst
+    source = Endpoint(OUTSIDER, MAT_PORT)
+    for length in (96, 96 + 16):
+        home = parse_address("0.0.0.0" if length == 96 else "10.2.0.0")
+        forged = HaNotify(1, home, machine.home_address, 1 << 63, length, nonce=bytes(8))
+        effects = machine.receive(world.now, forged, source)
+        sent = [effect.message for effect in effects if isinstance(effect, Send)]
+        assert len(sent) <= DEFAULTS.triggered_burst
+        assert all(isinstance(message, MaQuery) for message in sent)
 
 
 def test_ordinary_host_stays_one_until_the_dns_says_otherwise() -> None:
@@ -606,6 +633,81 @@ def test_address_held_before_is_not_taken_as_registered_when_it_comes_back() -> 
     world.attach("MN")
     world.attach("MN", "198.51.100.1")
     assert world.hosts["MN"].machine.registered == ()
+
+
+def test_option_that_names_an_ordinary_host_delivers_nothing_under_its_address() -> None:
+    world = separate()
+    mn = world.hosts["MN"].machine
+    host, here = parse_address("192.0.2.80"), mn.addresses[0]
+    for _ in range(2):
+        assert mn.packet_in(world.now, "forged", OUTSIDER, here, host)
+        effects = mn.servers_found(world.now, host, NotFound.NOT_MAT)
+        dropped = [effect for effect in effects if isinstance(effect, DropPacket)]
+        assert [effect.reason for effect in dropped] == [Reason.NOT_ITS_ADDRESS]
+        assert not any(isinstance(effect, ReleasePacket) for effect in effects)
+    assert mn.held == 0
+
+
+def test_packet_waiting_at_an_address_that_is_given_up_is_dropped() -> None:
+    world = talking(separate())
+    world.attach("CN", "203.0.113.77")
+    cn = world.hosts["CN"].machine
+    there, source = cn.addresses[0], world.hosts["MN"].machine.addresses[0]
+    packet = Held(world.send("MN", "CN"), outward=False, source=source, destination=there)
+    world.apply("CN", cn.packet_in(world.now, packet, source, there))
+    assert cn.held == 1
+    world.attach("CN", "203.0.113.78")
+    assert (cn.held, world.dropped[-1][1]) == (0, "NO_ADDRESS")
+
+
+def test_forged_notices_do_not_evict_a_peer_in_use() -> None:
+    world = World(parameters=replace(DEFAULTS, table_size=8))
+    world.add_server("IMS", "192.0.2.1", "10.0.0.0/8")
+    world.add_host("MN", "10.1.0.1", "IMS")
+    world.add_host("CN", "10.2.0.1", "IMS")
+    world.attach("MN", "198.51.100.1")
+    world.attach("CN", "203.0.113.1")
+    world.run(1.0)
+    talking(world)
+    machine = world.hosts["MN"].machine
+    world.lose = lambda _source, target, _what: target == "DNS"
+    for n in range(40):
+        world.send("MN", "CN")
+        home = parse_address(f"66.0.0.{n + 1}")
+        forged = HaNotify(n, home, machine.home_address, 1 << 32, nonce=bytes(8))
+        world.apply("MN", machine.receive(world.now, forged, Endpoint(OUTSIDER, MAT_PORT)))
+        world.run(0.05)
+        assert world.hosts["CN"].machine.home_address in world.hosts["MN"].kernel
+
+
+def test_notice_of_what_cannot_be_a_peer_is_ignored() -> None:
+    world = separate()
+    machine, source = world.hosts["MN"].machine, Endpoint(OUTSIDER, MAT_PORT)
+    for text in ("2001:db8::1", "224.0.0.1", "255.255.255.255", "10.1.0.1"):
+        notify = HaNotify(1, parse_address(text), machine.home_address, 1, nonce=bytes(8))
+        assert list(machine.receive(world.now, notify, source)) == [
+            Event(EventKind.IGNORED, OUTSIDER)
+        ]
+
+
+def test_data_flows_as_soon_as_the_ims_vouches_for_a_node_whose_notices_go_unanswered() -> None:
+    world = talking(separate())
+    world.deliveries.clear()
+    world.attach("MN", "198.51.100.77")
+    start = world.now
+    blocked = {("CN", "HA Notify"), ("IMS_CN", "HA Notify")}
+
+    def lose(_source: str, target: str, what: str) -> bool:
+        return (target, what) in blocked and (target == "CN" or world.now < start + 17.0)
+
+    world.lose = lose
+    for _ in range(40):
+        world.send("MN", "CN")
+        world.run(1.0)
+        if world.deliveries:
+            break
+    acks = [at for at, a, b, what in world.log if (a, b, what) == ("IMS_CN", "MN", "HA Notify Ack")]
+    assert world.deliveries[0].time - acks[-1] < 0.1
 
 
 # ---- mobile router -----------------------------------------------------------------------------
@@ -683,3 +785,41 @@ def test_timer_called_early_late_or_twice_does_no_harm(world: World) -> None:
     first = machine.handle_timer(late)
     assert any(isinstance(effect, Send) for effect in first)
     assert not machine.handle_timer(late)
+
+
+def test_mobile_routers_lease_is_that_of_its_prefix() -> None:
+    world = mobile_router()
+    machine = world.hosts["R"].machine
+    world.release("R")
+    moved = [parse_address("203.0.112.7"), parse_address("203.0.112.9")]
+    world.holder[parse_address("203.0.112.0")] = "R"
+    leases = [world.now + 60.0, world.now + 30.0]
+    world.apply("R", machine.addresses_changed(world.now, moved, leases))
+    world.run(0.1)
+    assert [format_address(address) for address in machine.registered] == ["203.0.112.0"]
+    stored = world.servers["IMS_R"].store.by_home(machine.home_address)
+    assert stored is not None
+    assert stored.lifetime == 30 - DEFAULTS.lease_guard
+
+
+def test_packets_for_hosts_behind_a_former_router_do_not_reach_those_behind_the_next() -> None:
+    world = World()
+    for n, name in ((1, "R1"), (2, "R2"), (3, "CN")):
+        world.add_server(f"IMS_{name}", f"192.0.2.{n}", f"10.{n}.0.0/16")
+        home = f"10.{n}.5.0/24" if name != "CN" else "10.3.0.1"
+        world.add_host(name, home, f"IMS_{name}")
+    world.attach("R1", "198.51.100.0")
+    world.attach("R2", "198.51.101.0")
+    world.attach("CN", "203.0.113.1")
+    world.run(1.0)
+    for router in ("R1", "R2"):
+        world.send("CN", router, 5)
+    world.run(3.0)
+    assert len(world.deliveries) == 2
+    world.attach("R1")
+    world.attach("R2", "198.51.100.0")
+    for _ in range(10):
+        world.send("CN", "R1", 5)
+        world.run(0.01)
+    world.run(3.0)
+    assert all(d.at == d.packet.receiver for d in world.deliveries)
