@@ -199,12 +199,20 @@ class World:
         self._out_of_host(sender, packet)
         return packet
 
-    def send_plain(self, sender: str, source: str, destination: Address) -> Packet:
+    def send_plain(
+        self,
+        sender: str,
+        source: str,
+        destination: Address,
+        *,
+        receiver: str = "",
+        announced: Address | None = None,
+    ) -> Packet:
         """A host without MAT sends a packet from an address it holds."""
         self._packets += 1
         at = parse_address(source)
-        packet = Packet(self._packets, sender, "", at, destination)
-        self._carry(sender, packet, at, destination, None)
+        packet = Packet(self._packets, sender, receiver, at, destination)
+        self._carry(sender, packet, at, destination, announced)
         return packet
 
     def run(self, seconds: float) -> None:
@@ -384,7 +392,7 @@ class World:
         lost = self.lose(name, target, what) or (self.drops_options and announced is not None)
         if lost or self._holder_of(source) != name:
             return
-        if packet.receiver in self.hosts:
+        if packet.sender in self.hosts and packet.receiver in self.hosts:
             self.sent_to.append((packet, destination))
         for delay in self.delays():
             self.after(delay, lambda: self._into_host(source, destination, announced, packet))
