@@ -5,7 +5,7 @@ import os
 from hypothesis import HealthCheck, settings
 
 # The same examples in every run: a merge request fails for what it changes, not for its luck.
-settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("ci", derandomize=True, deadline=None, stateful_step_count=40)
 
 # For finding what CI has not seen: random, long, and with the examples that failed before kept in
 # .hypothesis/ and tried first. Slow generation is no failure when hours are meant to go by.

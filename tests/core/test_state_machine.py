@@ -7,7 +7,6 @@ are leased from a small pool, so that one node gets what another has left.
 
 from collections.abc import Sequence
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -314,5 +313,4 @@ class Mobility(RuleBasedStateMachine):
             assert self.world.deliveries[-1].packet is packet, (sender, receiver)
 
 
-Mobility.TestCase.settings = settings(stateful_step_count=40)
 TestMobility = Mobility.TestCase
