@@ -62,7 +62,7 @@ def run(
     \b
     mat sim run town                              134 vehicles in a town, soft handovers
     mat sim run town --set nodes.interfaces=1     the same with one interface: hard handovers
-    mat sim run town --set network.0.loss=0.05    (fields: docs/scenario.md)
+    mat sim run town --set coverage.grid.loss=0.05    (fields: docs/scenario.md)
     mat sim run my.toml --trace moves.xml --out results
 
     Equal scenario and seed give equal results, byte for byte.

@@ -1,6 +1,7 @@
 """`mat sim run` as a user meets it: what it prints and writes, and what it says of mistakes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from click.testing import CliRunner, Result
 
 from mat_sim.cli import sim
 from mat_sim.ladder import WIDTH
+from mat_sim.library import find_scenario
 from mat_sim.results import EXTRA_FILES, Results
+from mat_sim.scenario import load_scenario
 from mat_sim.schema import SCHEMAS
 from tests.cli.fake_plugins import install
 from tests.sim.test_traces import write
@@ -265,3 +268,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     assert before <= names(tmp_path)
     assert (tmp_path / "handovers.csv").read_text() == "of an earlier run"
+
+
+def test_every_override_that_the_help_shows_is_one_of_its_scenario() -> None:
+    text = CliRunner().invoke(sim, ["run", "--help"]).output
+    shown = re.findall(r"mat sim run (\w+) --set (\S+)", text)
+    assert len(shown) >= 2
+    for name, override in shown:
+        load_scenario(find_scenario(name), [override])
