@@ -7,12 +7,14 @@ What a command raises decides what the user sees:
 | nothing                            | the command's output          | 0         |
 | `click.ClickException`             | `Error:` and the message      | 1         |
 | `OSError` that names a file        | `Error:`, the file and why    | 1         |
+| a full disk behind the output      | `Error:` and that             | 1         |
 | `click.UsageError`                 | the usage and the message     | 2         |
 | `KeyboardInterrupt` (Ctrl-C)       | `Interrupted.`                | 130       |
 | `BrokenPipeError` (`mat … | head`) | nothing                       | 1         |
 | anything else                      | a traceback: it is a bug      | 1         |
 """
 
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -75,9 +77,12 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        click.ClickException(f"{os.fsdecode(error.filename)}: {error.strerror}").show()
+        where = os.fsdecode(error.filename) if error.filename is not None else "standard output"
+        click.ClickException(f"{where}: {error.strerror}").show()
+        # What is still buffered must not raise again at interpreter shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     # `ctx.exit(code)` arrives as the result. What else a command returns is no exit code.
     sys.exit(result if type(result) is int else 0)

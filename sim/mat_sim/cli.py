@@ -27,7 +27,8 @@ def _complete_scenario(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     names = [name for name in shipped_scenarios() if name.startswith(incomplete)]
-    return [CompletionItem(name) for name in names] + [CompletionItem(incomplete, type="file")]
+    # Bash's script lets go of all names as soon as there is a file among them.
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
 
 
 @sim.command("run", short_help="Run a scenario; tables, a figure and a ladder diagram come out.")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from mat_sim.cli import sim
@@ -276,3 +277,26 @@ def test_every_override_that_the_help_shows_is_one_of_its_scenario() -> None:
     assert len(shown) >= 2
     for name, override in shown:
         load_scenario(find_scenario(name), [override])
+
+
+def test_full_disk_behind_the_output_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MAIN, "sim", "run", "first"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment(tmp_path),
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: standard output: No space left on device\n",
+    )
+
+
+def test_completion_offers_the_shipped_scenarios_and_else_files() -> None:
+    for typed, offered in (("to", ["plain town"]), ("my", ["file my"])):
+        items = ShellComplete(sim, {}, "sim", "_SIM").get_completions(["run"], typed)
+        assert [f"{item.type} {item.value}" for item in items] == offered
