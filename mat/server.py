@@ -375,8 +375,11 @@ class MappingServer:
             moved = tuple(move_to_prefix(home, address, length) for address in moved)
             length = EXACT
         known = self._foreign.find(now, home)
-        same = isinstance(known, Mapping) and known.home_address == home
-        if same and isinstance(known, Mapping) and known.version > answer.version:
+        if (
+            isinstance(known, Mapping)
+            and known.home_address == home
+            and known.version > answer.version
+        ):
             return
         family = is_ipv4(home)
         longest = self._exchanges.parameters.maximum_lifetime
@@ -409,8 +412,9 @@ def _vouch(
     now: float, request: ReadByHome, notify: HaNotify, found: Registration | Outcome | None
 ) -> ReadByHome:
     """Step 3 where both nodes are this server's: does it hold what the notice speaks of?"""
-    alive = isinstance(found, Registration) and found.expires > now
-    good = alive and isinstance(found, Registration) and found.version >= notify.version
+    good = (
+        isinstance(found, Registration) and found.expires > now and found.version >= notify.version
+    )
     code = Code.SUCCEEDED if good else Code.TRY_AGAIN
     return ReadByHome(notify.peer, notify, request.source, code)
 
