@@ -110,11 +110,11 @@ lock: $(VENV)/done-python ## resolve requirements/*.txt anew (UPGRADE=--upgrade 
 	@$(PIP) install --quiet uv==$(UV_VERSION)
 	$(SAY) 'requirements/run.txt, dev.txt, fuzz.txt'
 	@$(COMPILE) -o requirements/run.txt pyproject.toml requirements/build.in
-	@$(COMPILE) -o requirements/dev.txt -c requirements/run.txt --extra dev pyproject.toml requirements/build.in
+	@$(COMPILE) -o requirements/dev.txt -c requirements/run.txt --extra ims --extra dev pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/fuzz.txt -c requirements/dev.txt --extra fuzz pyproject.toml requirements/build.in
 	@! grep -n '://' requirements/*.txt
 
 .PHONY: clean
 clean: ## remove everything made here
 	rm -rf $(VENV) build dist .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache
-	find mat sim real cli tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find mat files sim real cli tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,18 +6,18 @@ Public names load on first use, so that `import mat_sim` stays cheap for command
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from mat_sim.errors import Problem, ResultsError, ScenarioError, TraceError
+from mat_files.errors import Problem, ResultsError, ScenarioError, TraceError
 
 if TYPE_CHECKING:
-    from mat_sim.mobility import mobility
-    from mat_sim.results import Results
-    from mat_sim.scenario import Scenario, load_scenario
+    from mat_files.mobility import mobility
+    from mat_files.results import Results
+    from mat_files.scenario import Scenario, load_scenario
 
 _LAZY: Final = {
-    "Results": "mat_sim.results",
-    "Scenario": "mat_sim.scenario",
-    "load_scenario": "mat_sim.scenario",
-    "mobility": "mat_sim.mobility",
+    "Results": "mat_files.results",
+    "Scenario": "mat_files.scenario",
+    "load_scenario": "mat_files.scenario",
+    "mobility": "mat_files.mobility",
 }
 
 __all__ = [

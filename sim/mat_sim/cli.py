@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from mat_sim.library import find_scenario, shipped_scenarios
+from mat_files.library import find_scenario, shipped_scenarios
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -75,7 +75,7 @@ def run(
 @contextmanager
 def _translated_errors() -> "Generator[None]":
     """Bad input as an error of the command line: message, exit code 1, no traceback."""
-    from mat_sim.errors import ResultsError, ScenarioError
+    from mat_files.errors import ResultsError, ScenarioError
 
     try:
         yield
@@ -88,10 +88,10 @@ def _run(
 ) -> None:
     from rich.console import Console
 
+    from mat_files.results import check_directory
+    from mat_files.scenario import load_scenario
     from mat_sim.ladder import WIDTH
     from mat_sim.report import figure, print_summary
-    from mat_sim.results import check_directory
-    from mat_sim.scenario import load_scenario
 
     loaded = load_scenario(find_scenario(name), overrides, trace, seed)
     if out is not None:
@@ -113,8 +113,8 @@ def _simulated(loaded: object, console: "Console") -> "Run":
     """The run, with a progress bar on a terminal."""
     from rich.progress import Progress
 
+    from mat_files.scenario import Scenario
     from mat_sim.engine import simulate
-    from mat_sim.scenario import Scenario
 
     assert isinstance(loaded, Scenario)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from mat_files.results import Results
+from mat_files.schema import DIRECTIONS, PARTS
 from mat_sim.ladder import LadderMessage, ladder
-from mat_sim.results import Results
-from mat_sim.schema import DIRECTIONS, PARTS
 
 __all__ = ["LadderMessage", "figure", "ladder", "print_summary"]
 

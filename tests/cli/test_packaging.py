@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = ("mat", "mat_cli", "mat_files", "mat_real", "mat_sim")
 
 
 def test_the_core_needs_the_standard_library_only() -> None:
@@ -44,13 +45,8 @@ def test_the_wheel_has_the_packages_their_types_and_the_scenarios(tmp_path: Path
     (wheel,) = tmp_path.glob("mat_mobility-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         shipped = set(archive.namelist())
-    assert {f"{name}/py.typed" for name in ("mat", "mat_sim", "mat_real", "mat_cli")} <= shipped
-    assert {name.split("/")[0] for name in shipped if ".dist-info/" not in name} == {
-        "mat",
-        "mat_cli",
-        "mat_real",
-        "mat_sim",
-    }
+    assert {f"{name}/py.typed" for name in PACKAGES} <= shipped
+    assert {name.split("/")[0] for name in shipped if ".dist-info/" not in name} == set(PACKAGES)
     scenarios = ROOT / "sim" / "scenarios"
     files = [path.relative_to(scenarios) for path in scenarios.rglob("*") if path.is_file()]
-    assert {f"mat_sim/scenarios/{path.as_posix()}" for path in files} <= shipped
+    assert {f"mat_files/scenarios/{path.as_posix()}" for path in files} <= shipped

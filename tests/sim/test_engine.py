@@ -10,16 +10,16 @@ from typing import Any, TypeAlias
 import pandas as pd
 import pytest
 
+from mat_files.errors import ScenarioError
+from mat_files.mobility import mobility
+from mat_files.results import Results
+from mat_files.scenario import Scenario, load_scenario
+from mat_files.schema import PARTS
 from mat_sim.engine import Run, simulate
 from mat_sim.engine._host import Host, Packet
 from mat_sim.engine._pool import Pool
 from mat_sim.engine._simulation import _World
-from mat_sim.errors import ScenarioError
-from mat_sim.mobility import mobility
-from mat_sim.results import Results
-from mat_sim.scenario import Scenario, load_scenario
-from mat_sim.schema import PARTS
-from tests.sim.test_traces import write
+from tests.files.test_traces import write
 
 ROOT = Path(__file__).parents[2]
 Row: TypeAlias = dict[str, Any]
@@ -689,7 +689,7 @@ def test_the_order_of_hashes_does_not_matter(tmp_path: Path) -> None:
     scenario(tmp_path, CROWD)
     program = (
         "import sys; from pathlib import Path; from mat_sim.engine import simulate;"
-        "from mat_sim.scenario import load_scenario;"
+        "from mat_files.scenario import load_scenario;"
         f"loaded = load_scenario(Path('s.toml'), {RANDOM!r});"
         "simulate(loaded).results.write(Path(sys.argv[1]))"
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mat_files.results import Results
 from mat_sim.ladder import WIDTH, LadderMessage, ladder
 from mat_sim.report import figure, print_summary
-from mat_sim.results import Results
-from tests.sim.test_results import PROVENANCE, handover, sample
+from tests.files.test_results import PROVENANCE, handover, sample
 
 Message = LadderMessage
 HANDOVER = [
@@ -159,7 +159,9 @@ def test_figure_of_nothing_is_drawn() -> None:
     assert figure(Results.build(PROVENANCE, [], [], [])).startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["mat_sim", "mat_sim.library", "mat_sim.ladder", "mat_sim.schema"])
+@pytest.mark.parametrize(
+    "name", ["mat_sim", "mat_files.library", "mat_sim.ladder", "mat_files.schema"]
+)
 def test_light_modules_import_nothing_heavy(name: str) -> None:
     code = (
         f"import sys, {name}; print(sorted({{'pandas', 'numpy', 'pyarrow', 'matplotlib',"

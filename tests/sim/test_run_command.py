@@ -12,14 +12,14 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
+from mat_files.library import find_scenario
+from mat_files.results import EXTRA_FILES, Results
+from mat_files.scenario import load_scenario
+from mat_files.schema import SCHEMAS
 from mat_sim.cli import sim
 from mat_sim.ladder import WIDTH
-from mat_sim.library import find_scenario
-from mat_sim.results import EXTRA_FILES, Results
-from mat_sim.scenario import load_scenario
-from mat_sim.schema import SCHEMAS
 from tests.cli.fake_plugins import install
-from tests.sim.test_traces import write
+from tests.files.test_traces import write
 
 ROOT = Path(__file__).parents[2]
 FILES = {f"{schema.name}.{kind}" for schema in SCHEMAS for kind in ("parquet", "csv")}

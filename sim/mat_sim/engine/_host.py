@@ -22,7 +22,8 @@ from mat.effects import (
 from mat.mapping_table import Servers
 from mat.messages import Endpoint, Message
 from mat.node import MobileNode
-from mat_sim.distributions import Distribution
+from mat_files.distributions import Distribution
+from mat_files.scenario import Network as AccessNetwork
 from mat_sim.engine._clock import Clock
 from mat_sim.engine._flow import DOWN, UP, Flow
 from mat_sim.engine._handover import COMPLETED, SUPERSEDED, UNFINISHED, Handover
@@ -30,7 +31,6 @@ from mat_sim.engine._network import Link, Party
 from mat_sim.engine._pool import Pool
 from mat_sim.engine._tally import Count, Line, Watch, arrived, lost
 from mat_sim.engine._wiring import Wiring
-from mat_sim.scenario import Network as AccessNetwork
 
 _REPORT_USE: Final = 1.0
 """Seconds between reports of a peer's use to the machine, as a driver polls its counters."""

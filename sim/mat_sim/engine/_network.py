@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Protocol, final
 
 from mat.address import Address
-from mat_sim.distributions import Distribution
+from mat_files.distributions import Distribution
 from mat_sim.engine._clock import Clock
 
 

@@ -16,7 +16,11 @@ from mat.messages import EXACT, MAT_PORT, Endpoint
 from mat.node import MobileNode
 from mat.parameters import Parameters
 from mat.server import MappingServer
-from mat_sim.attachment import AttachmentEvent
+from mat_files.attachment import AttachmentEvent
+from mat_files.errors import Problem, ScenarioError, trace_error
+from mat_files.mobility import Mobility, mobility
+from mat_files.results import Provenance, Results
+from mat_files.scenario import Ims, Scenario
 from mat_sim.engine._clock import Clock
 from mat_sim.engine._flow import DOWN, UP, Flow
 from mat_sim.engine._handover import UNFINISHED
@@ -26,11 +30,7 @@ from mat_sim.engine._pool import Pool, address_in
 from mat_sim.engine._station import Station
 from mat_sim.engine._tally import Tally
 from mat_sim.engine._wiring import Wiring
-from mat_sim.errors import Problem, ScenarioError, trace_error
 from mat_sim.ladder import LadderMessage
-from mat_sim.mobility import Mobility, mobility
-from mat_sim.results import Provenance, Results
-from mat_sim.scenario import Ims, Scenario
 
 _IMS_SPACE: Final = {
     4: ipaddress.ip_network("198.18.0.0/16"),

@@ -22,9 +22,9 @@ from mat.mapping_table import Servers
 from mat.messages import Endpoint, HaNotify, HaQuery, ImsUpdate, MaQuery, Message
 from mat.registrations import RegistrationTable
 from mat.server import MappingServer
+from mat_files.scenario import Ims
 from mat_sim.engine._clock import Clock
 from mat_sim.engine._wiring import Wiring
-from mat_sim.scenario import Ims
 
 INTERVAL: Final = 10.0
 """Seconds of one row of the table `ims`."""

@@ -8,11 +8,11 @@ from mat.address import Address
 from mat.effects import NotFound, Send
 from mat.mapping_table import Servers
 from mat.messages import MAT_PORT, Endpoint, Message
-from mat_sim.distributions import Distribution
+from mat_files.distributions import Distribution
+from mat_files.scenario import Dns
 from mat_sim.engine._clock import Clock
 from mat_sim.engine._network import Network, Party
 from mat_sim.engine._tally import Count, Line, Tally, arrived, lost
-from mat_sim.scenario import Dns
 
 
 class Receiver(Party, Protocol):

@@ -1,0 +1,178 @@
+"""Results of a run: three tables and how they came about, as Parquet and CSV.
+
+The tables are those of `mat_files.schema`. A Parquet file carries, in its schema's metadata, the
+unit and meaning of every column and what is needed to repeat the run; CSV files are for a quick
+look.
+Equal results are written as equal bytes: no time of writing, no host, no user.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import pandas as pd
+
+from mat_files._parquet import read_parquet, write_parquet
+from mat_files.errors import ResultsError
+from mat_files.schema import HANDOVERS, IMS, MESSAGES, SCHEMA_VERSION, SCHEMAS, Column, Schema, Type
+
+EXTRA_FILES: Final = ("handovers.png", "ladder.txt")
+"""Files that a run may write besides the tables."""
+
+_PANDAS: Final[dict[Type, str]] = {"text": "str", "integer": "Int64", "number": "float64"}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What repeats a run: the program's version, the scenario's text, overrides, seed and trace.
+
+    `overrides` has one `KEY=VALUE` per line; `trace` is the SHA-256 of the movement file, empty
+    where there is none.
+    """
+
+    version: str
+    scenario: str
+    overrides: str
+    seed: int
+    trace: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Results:
+    """The tables of a run, or of several with different `run`, and their provenance."""
+
+    handovers: pd.DataFrame
+    messages: pd.DataFrame
+    ims: pd.DataFrame
+    provenance: Provenance
+
+    @classmethod
+    def build(
+        cls,
+        provenance: Provenance,
+        handovers: Iterable[Mapping[str, object]],
+        messages: Iterable[Mapping[str, object]],
+        ims: Iterable[Mapping[str, object]],
+    ) -> "Results":
+        """Results from rows as mappings; a missing key is an empty cell.
+
+        Raises `ValueError` for a key that is no column and for an empty required cell.
+        """
+        return cls(
+            _frame(HANDOVERS, handovers), _frame(MESSAGES, messages), _frame(IMS, ims), provenance
+        )
+
+    def write(self, directory: Path, extra: Mapping[str, bytes] | None = None) -> list[Path]:
+        """Write all tables, and the `extra` files by name (of `EXTRA_FILES`), into a directory.
+
+        Everything is written beside its final place first and moved there at the end, so an
+        interrupted or failed write leaves what was there before. Files of an earlier run are
+        replaced or removed, others are left alone. Raises `ResultsError` where this cannot be done.
+        """
+        files = extra or {}
+        if unknown := set(files) - set(EXTRA_FILES):
+            raise ValueError(f"not among the files of a run: {', '.join(sorted(unknown))}")
+        with _staging(directory) as stage:
+            for schema, frame in self._tables():
+                metadata = _metadata(schema, self.provenance)
+                write_parquet(stage / f"{schema.name}.parquet", schema, frame, metadata)
+                frame.to_csv(stage / f"{schema.name}.csv", index=False, lineterminator="\n")
+            for name, content in files.items():
+                (stage / name).write_bytes(content)
+            return _publish(stage, directory)
+
+    @classmethod
+    def read(cls, directory: Path) -> "Results":
+        """The results in a directory, from its Parquet files. Raises `ResultsError`."""
+        tables = [_read(schema, directory / f"{schema.name}.parquet") for schema in SCHEMAS]
+        handovers, messages, ims = (frame for frame, _ in tables)
+        return cls(handovers, messages, ims, tables[0][1])
+
+    def _tables(self) -> Iterator[tuple[Schema, pd.DataFrame]]:
+        yield from zip(SCHEMAS, (self.handovers, self.messages, self.ims), strict=True)
+
+
+def _frame(schema: Schema, rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    listed = list(rows)
+    names = {column.name for column in schema.columns}
+    if unknown := sorted({name for row in listed for name in row} - names):
+        raise ValueError(f"{schema.name} has no column {', '.join(unknown)}")
+    return pd.DataFrame({column.name: _series(schema, column, listed) for column in schema.columns})
+
+
+def _series(schema: Schema, column: Column, rows: list[Mapping[str, object]]) -> Any:
+    values: Any = [row.get(column.name) for row in rows]
+    series: Any = pd.Series(values, dtype=_PANDAS[column.type])
+    if column.required and series.isna().any():
+        raise ValueError(f"{schema.name}.{column.name} is empty in a row; it is required")
+    return series
+
+
+def _metadata(schema: Schema, provenance: Provenance) -> dict[str, str]:
+    metadata = {"mat.table": schema.name, "mat.schema_version": str(SCHEMA_VERSION)}
+    return metadata | {f"mat.{key}": str(value) for key, value in asdict(provenance).items()}
+
+
+def _read(schema: Schema, path: Path) -> tuple[pd.DataFrame, Provenance]:
+    metadata, rows = read_parquet(path)
+    if metadata.get("mat.table") != schema.name:
+        raise ResultsError(f"{path}: is no {schema.name} table of mat")
+    if (version := metadata.get("mat.schema_version")) != str(SCHEMA_VERSION):
+        what = f"has schema version {version}; this program reads {SCHEMA_VERSION}"
+        raise ResultsError(f"{path}: {what}")
+    known = {column.name for column in schema.columns}
+    kept = [{name: row[name] for name in row if name in known} for row in rows]
+    try:
+        return _frame(schema, kept), _provenance(metadata)
+    except (KeyError, ValueError) as error:
+        raise ResultsError(f"{path}: is incomplete ({error})") from error
+
+
+def _provenance(metadata: Mapping[str, str]) -> Provenance:
+    text = {name: metadata[f"mat.{name}"] for name in ("version", "scenario", "overrides", "trace")}
+    return Provenance(seed=int(metadata["mat.seed"]), **text)
+
+
+def check_directory(directory: Path) -> None:
+    """Before a long run: whether results could be written here. Raises `ResultsError`."""
+    with _staging(directory):
+        pass
+
+
+@contextmanager
+def _staging(directory: Path) -> Generator[Path]:
+    """A temporary directory inside `directory`, on the same file system; gone afterwards.
+
+    Directories made for it go too if nothing came to be in them.
+    """
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
+        try:
+            yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    except OSError as error:
+        what = f"{directory}: results cannot be written here ({error.strerror or error})"
+        raise ResultsError(f"{what}; name a directory that can be written") from error
+    finally:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _publish(stage: Path, directory: Path) -> list[Path]:
+    """Move every file to its place, and remove what an earlier run left under our names."""
+    names = sorted(path.name for path in stage.iterdir())
+    for name in names:
+        (stage / name).replace(directory / name)
+    for name in set(EXTRA_FILES) - set(names):
+        (directory / name).unlink(missing_ok=True)
+    return [directory / name for name in names]

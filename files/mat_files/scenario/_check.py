@@ -1,0 +1,193 @@
+"""What the fields of a scenario mean together: names that refer to each other, and sizes."""
+
+import difflib
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
+
+from mat.parameters import Parameters
+from mat_files._toml import KeyPath, dotted
+from mat_files.errors import Problem, ScenarioError, shown
+from mat_files.scenario._model import Ims, IpNetwork, Scenario
+
+Finding: TypeAlias = tuple[KeyPath, str]
+"""Path of the field and what is wrong with it; what would be right."""
+
+_UNUSABLE: Final = 3
+"""Addresses of a prefix that no node gets: the first, the last and the network's own."""
+
+
+def findings(scenario: Scenario) -> list[Finding]:
+    """Everything wrong between the fields of a scenario, each of which is valid by itself."""
+    checks = (
+        _duplicates,
+        _grid_pool,
+        _families,
+        _movement,
+        _correspondents,
+        _service,
+        _capacity,
+        _protocol,
+    )
+    return list(itertools.chain.from_iterable(check(scenario) for check in checks))
+
+
+def check_population(scenario: Scenario, nodes: int) -> None:
+    """Whether a number of mobile nodes, known only once the movement is read, has addresses.
+
+    Raises `ScenarioError`.
+    """
+    found = list(_room(scenario, nodes))
+    if found:
+        place = str(scenario.source.path or "scenario")
+        raise ScenarioError(Problem(place, dotted(path), what) for path, what in found)
+
+
+def _duplicates(scenario: Scenario) -> Iterator[Finding]:
+    yield from _repeated("network", [network.name for network in scenario.network])
+    yield from _repeated("ims", [ims.name for ims in scenario.ims])
+    listed = {network.name for network in scenario.network}
+    grid = {network.name for network in scenario.networks[len(scenario.network) :]}
+    if clash := sorted(listed & grid):
+        what = f"makes a network {shown(clash[0])}, which is listed too; set another prefix"
+        yield ("coverage", "grid"), what
+
+
+def _repeated(table: str, names: list[str]) -> Iterator[Finding]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            what = f"is {shown(name)} a second time; names must be unique"
+            yield (table, index, "name"), what
+
+
+def _grid_pool(scenario: Scenario) -> Iterator[Finding]:
+    grid = scenario.coverage.grid
+    if grid and grid.pool and grid.pool.num_addresses < grid.columns * grid.rows:
+        what = f"is {grid.pool}, too small to divide among {grid.columns * grid.rows} networks"
+        yield ("coverage", "grid", "pool"), what + "; give a shorter prefix"
+
+
+def _families(scenario: Scenario) -> Iterator[Finding]:
+    family = scenario.nodes.family
+    prefixes = list(_prefixes(scenario))
+    wrong = {path: prefix for path, prefix in prefixes if prefix.version != family}
+    for path, prefix in wrong.items():
+        yield path, f"is {prefix}, an IPv{prefix.version} prefix; nodes.family is {family}"
+    yield from dict(_overlaps(prefixes)).items()
+
+
+def _prefixes(scenario: Scenario) -> Iterator[tuple[KeyPath, IpNetwork]]:
+    """Every prefix that addresses come from, given or by default."""
+    yield ("nodes", "home_prefix"), scenario.mobile_prefix
+    yield ("correspondents", "home_prefix"), scenario.correspondent_prefix
+    listed = len(scenario.network)
+    for index, network in enumerate(scenario.networks):
+        path: KeyPath = ("network", index) if index < listed else ("coverage", "grid")
+        if network.pool is not None:
+            yield (*path, "pool"), network.pool
+
+
+def _overlaps(prefixes: list[tuple[KeyPath, IpNetwork]]) -> Iterator[Finding]:
+    """Neighbours in sorted order suffice: of two prefixes that overlap, one contains the other."""
+    ordered = sorted(prefixes, key=lambda item: (item[1].version, item[1]))
+    for (_, first), (path, second) in itertools.pairwise(ordered):
+        if first.version == second.version and first.overlaps(second):
+            yield path, f"is {second}, which overlaps {first}; prefixes must be separate"
+
+
+def _movement(scenario: Scenario) -> Iterator[Finding]:
+    movement = scenario.movement
+    if movement.trace and movement.events:
+        yield ("movement", "events"), "is given beside trace; give one of the two"
+    if not scenario.networks:
+        yield ("network",), "is missing; give [[network]] tables or [coverage.grid]"
+    if movement.trace or movement.events:
+        return
+    if scenario.scenario.duration is None:
+        yield ("scenario", "duration"), "is missing; it must be given where nothing moves"
+    if scenario.nodes.count == "trace":
+        yield ("nodes", "count"), 'is "trace", but movement names no file; give a number or a file'
+
+
+def _correspondents(scenario: Scenario) -> Iterator[Finding]:
+    fixed = scenario.correspondents
+    names = [network.name for network in scenario.networks]
+    if fixed.network is not None and fixed.network not in names:
+        what = f"is {shown(fixed.network)}, which is no network; there are: {_listed(names)}"
+        yield ("correspondents", "network"), what
+    if scenario.traffic.pairs == "correspondent" and not fixed.count:
+        what = 'is "correspondent", but correspondents.count is 0; set that, or "mobile" or "none"'
+        yield ("traffic", "pairs"), what
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (" …" if len(names) > 12 else "") or "none"
+
+
+def _service(scenario: Scenario) -> Iterator[Finding]:
+    """Every home address has exactly one IMS."""
+    if not scenario.ims:
+        yield ("ims",), "is empty; at least one [[ims]] is needed"
+        return
+    served = [(i, prefix) for i, ims in enumerate(scenario.ims) for prefix in _own(scenario, ims)]
+    paths: list[tuple[KeyPath, IpNetwork]] = [(("ims", i, "serves"), p) for i, p in served]
+    yield from _overlaps(paths)
+    homes: list[tuple[str, IpNetwork]] = [("mobile nodes", scenario.mobile_prefix)]
+    if scenario.correspondents.count:
+        homes.append(("correspondents", scenario.correspondent_prefix))
+    for party, home in homes:
+        if not _covered(home, [prefix for _, prefix in served]):
+            yield ("ims",), f"none serves the {party} ({home}) entirely; add it to one's serves"
+
+
+def _own(scenario: Scenario, ims: Ims) -> Iterable[IpNetwork]:
+    """What an IMS serves, without the prefixes of it that lie within others of its own."""
+    prefixes = scenario.served(ims)
+    return [p for p in prefixes if not any(q != p and _within(p, q) for q in prefixes)]
+
+
+def _within(inner: IpNetwork, outer: IpNetwork) -> bool:
+    same = inner.version == outer.version
+    return same and inner.prefixlen >= outer.prefixlen and inner.overlaps(outer)
+
+
+def _covered(home: IpNetwork, prefixes: list[IpNetwork]) -> bool:
+    """Whether separate `prefixes` contain all of `home` between them."""
+    same = [prefix for prefix in prefixes if prefix.version == home.version]
+    if any(_within(home, prefix) for prefix in same):
+        return True
+    inside = sum(prefix.num_addresses for prefix in same if prefix.overlaps(home))
+    return inside >= home.num_addresses
+
+
+def _capacity(scenario: Scenario) -> Iterator[Finding]:
+    count = scenario.nodes.count
+    if count != "trace":
+        yield from _room(scenario, count)
+    fixed = scenario.correspondents.count
+    if scenario.correspondent_prefix.num_addresses - _UNUSABLE < fixed:
+        what = f"is {scenario.correspondent_prefix}, too small for {fixed} correspondents"
+        yield ("correspondents", "home_prefix"), what + "; give a shorter prefix"
+
+
+def _room(scenario: Scenario, nodes: int) -> Iterator[Finding]:
+    """Home prefix and each pool hold all nodes: they may all come to one network."""
+    sizes = {path: prefix for path, prefix in _prefixes(scenario) if path[0] != "correspondents"}
+    for path, prefix in sizes.items():
+        if prefix.num_addresses - _UNUSABLE < nodes:
+            yield path, f"is {prefix}, too small for {nodes} nodes; give a shorter prefix"
+
+
+def _protocol(scenario: Scenario) -> Iterator[Finding]:
+    """Parameters that exist, greater than 0, and whole where they count something."""
+    known = {name: default for name, default, _, _ in Parameters.table()}
+    for name, value in scenario.protocol.items():
+        path = ("protocol", name)
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            yield path, f"no such parameter; {hint}docs/protocol.md lists them"
+        elif value <= 0:
+            yield path, f"is {value:g}; must be greater than 0"
+        elif isinstance(known[name], int) and not value.is_integer():
+            yield path, f"is {value:g}; must be a whole number"

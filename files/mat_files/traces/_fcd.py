@@ -1,0 +1,84 @@
+"""SUMO floating car data: XML written by `sumo --fcd-output`, positions in metres.
+
+Read with expat itself, not ElementTree: it streams, and it knows the line of every element.
+Format: https://sumo.dlr.de/docs/Simulation/Output/FCDOutput.html
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, final
+from xml.parsers import expat
+
+from mat_files.errors import TraceError, trace_error
+from mat_files.traces._text import chunks, number, opened
+from mat_files.traces._trace import Row
+
+_MOVING: Final = frozenset({"vehicle", "person", "container"})
+
+
+@final
+class _Elements:
+    """Turns start tags into rows; `rows` is drained by the reader after every piece of input."""
+
+    __slots__ = ("_parser", "_path", "_root", "_time", "rows")
+
+    def __init__(self, path: Path, parser: expat.XMLParserType) -> None:
+        self._path = path
+        self._parser = parser
+        self._root = ""
+        self._time: float | None = None
+        self.rows: list[Row] = []
+        parser.StartElementHandler = self._start
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        if not self._root:
+            self._root = tag
+            if tag != "fcd-export":
+                raise self._error(f"<{tag}>", "is not SUMO FCD; the root must be <fcd-export>")
+        elif tag == "timestep":
+            self._time = self._number(tag, attributes, "time")
+        elif tag in _MOVING:
+            self._position(tag, attributes)
+
+    def _position(self, tag: str, attributes: dict[str, str]) -> None:
+        if self._time is None:
+            raise self._error(f"<{tag}>", "stands outside <timestep>; it needs a time")
+        node = self._text(tag, attributes, "id")
+        x, y = (self._number(tag, attributes, name) for name in ("x", "y"))
+        self.rows.append(Row(self._time, node, x, y, self._parser.CurrentLineNumber))
+
+    def _text(self, tag: str, attributes: dict[str, str], name: str) -> str:
+        if not (text := attributes.get(name)):
+            raise self._error(name, f"is missing in <{tag}>; every <{tag}> must have it")
+        return text
+
+    def _number(self, tag: str, attributes: dict[str, str], name: str) -> float:
+        text = self._text(tag, attributes, name)
+        return number(self._path, self._parser.CurrentLineNumber, name, text)
+
+    def _error(self, field: str, what: str) -> TraceError:
+        return trace_error(self._path, self._parser.CurrentLineNumber, field, what)
+
+
+def read_fcd(path: Path) -> Iterator[Row]:
+    """The rows of an FCD file, ids kept, in the order of the file."""
+    parser = expat.ParserCreate()
+    elements = _Elements(path, parser)
+    with opened(path) as stream:
+        for piece in chunks(stream):
+            yield from _parsed(path, parser, elements, piece, final=False)
+        yield from _parsed(path, parser, elements, b"", final=True)
+
+
+def _parsed(
+    path: Path, parser: expat.XMLParserType, elements: _Elements, piece: bytes, *, final: bool
+) -> list[Row]:
+    try:
+        parser.Parse(piece, final)
+    except expat.ExpatError as error:
+        what = f"malformed XML ({expat.ErrorString(error.code)}); write the file again"
+        raise trace_error(path, error.lineno, "", what) from error
+    except (LookupError, ValueError) as error:
+        raise trace_error(path, 1, "", f"cannot be decoded ({error}); save it as UTF-8") from error
+    rows, elements.rows = elements.rows, []
+    return rows
