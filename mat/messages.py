@@ -37,10 +37,15 @@ def shortest_prefix(home_address: Address) -> int:
 
 
 class Endpoint(NamedTuple):
-    """Where a datagram goes or comes from: an address and a UDP port."""
+    """Where a datagram goes or comes from: an address and a UDP port.
+
+    `local` is for hosts with several addresses: the own one that a datagram came to, and that the
+    answer to it has to leave from. None leaves the choice to the driver.
+    """
 
     address: Address
     port: int
+    local: Address | None = None
 
 
 class Type(enum.IntEnum):
