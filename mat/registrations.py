@@ -6,7 +6,8 @@ compare-and-set, so that all of them agree (docs/protocol.md, section 6.3).
 
 import enum
 from dataclasses import dataclass
-from typing import final
+from struct import Struct
+from typing import Final, final
 
 from mat.address import Address, move_to_prefix, prefix_of
 from mat.messages import EXACT
@@ -67,69 +68,144 @@ def _same_mapping(one: Registration, other: Registration) -> bool:
     )
 
 
-_Key = Address | tuple[Address, int]
-"""A home address, or a home prefix with its length."""
+Key = bytes
+"""What a registration is stored under: a home address, or a home prefix with its length behind."""
 
 
-def _key(home_address: Address, prefix_length: int) -> _Key:
-    return home_address if prefix_length == EXACT else (home_address, prefix_length)
+def key_of(home_address: Address, prefix_length: int) -> Key:
+    """The key of a home address, or of a home prefix."""
+    return home_address if prefix_length == EXACT else home_address + bytes((prefix_length,))
+
+
+RECORD: Final = Struct("<QQdIBB")
+"""A packed registration, but for its key and the mobile addresses behind: version, freshness,
+registered_at, lifetime, prefix length, number of mobile addresses. A table of a million
+registrations fits where a million objects would not; stores write the same bytes."""
+
+
+def pack(registration: Registration) -> bytes:
+    """All of a registration but its home address."""
+    moved = registration.mobile_addresses
+    return RECORD.pack(
+        registration.version,
+        registration.freshness,
+        registration.registered_at,
+        registration.lifetime,
+        registration.prefix_length,
+        len(moved),
+    ) + b"".join(moved)
+
+
+def unpack(key: Key, record: bytes) -> Registration:
+    """The registration that was packed. Raises `ValueError` if this cannot be one."""
+    if len(record) < RECORD.size or (len(record) - RECORD.size) != 16 * record[RECORD.size - 1]:
+        raise ValueError(f"a record of {len(record)} bytes cannot be a registration")
+    version, freshness, registered_at, lifetime, prefix_length, _ = RECORD.unpack_from(record)
+    moved = tuple(
+        Address(record[start : start + 16]) for start in range(RECORD.size, len(record), 16)
+    )
+    return Registration(
+        Address(key[:16]), prefix_length, moved, version, freshness, registered_at, lifetime
+    )
+
+
+_freshness_and_time: Final = Struct("<8xQd").unpack_from
 
 
 class RegistrationTable:
-    """A store in memory: by home address, and by mobile address (the newest claim to it)."""
+    """Registrations in memory, packed: by home address, and by mobile address.
+
+    A mobile address belongs to the registration that claimed it last, by `registered_at`.
+    """
 
     __slots__ = ("_by_home", "_by_mobile", "_prefix_lengths", "floor")
 
     def __init__(self, floor: int = 0) -> None:
         self.floor = floor
-        self._by_home: dict[_Key, Registration] = {}
-        self._by_mobile: dict[Address, Registration] = {}
-        self._prefix_lengths: set[int] = set()
+        self._by_home: dict[Key, bytes] = {}
+        self._by_mobile: dict[Address, Key] = {}
+        self._prefix_lengths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self._by_home)
 
+    def get(self, key: Key) -> bytes | None:
+        """The packed registration under a key."""
+        return self._by_home.get(key)
+
+    def judge(self, update: Registration) -> tuple[Outcome, int]:
+        """What `write` would say."""
+        key = key_of(update.home_address, update.prefix_length)
+        record = self._by_home.get(key)
+        if record is None:
+            return judge(None, update, self.floor), self.floor
+        stored: int = _freshness_and_time(record)[0]
+        if update.freshness > stored:
+            return Outcome.STORED, stored
+        return judge(unpack(key, record), update, self.floor), stored
+
     def write(self, update: Registration) -> tuple[Outcome, int]:
         """Store `update` if `judge` allows it; also the freshness now stored (or the floor)."""
-        key = _key(update.home_address, update.prefix_length)
-        existing = self._by_home.get(key)
-        outcome = judge(existing, update, self.floor)
-        if outcome is Outcome.STORED:
-            self._replace(key, existing, update)
-            return outcome, update.freshness
-        return outcome, existing.freshness if existing else self.floor
+        outcome, stored = self.judge(update)
+        if outcome is not Outcome.STORED:
+            return outcome, stored
+        self.put(key_of(update.home_address, update.prefix_length), pack(update))
+        return outcome, update.freshness
 
-    def _replace(self, key: _Key, existing: Registration | None, update: Registration) -> None:
-        for address in existing.mobile_addresses if existing is not None else ():
-            if self._by_mobile.get(address) is existing:
+    def put(self, key: Key, record: bytes) -> bool:
+        """Enter a packed registration unless a fresher one is there; whether it was entered."""
+        freshness, registered_at = _freshness_and_time(record)
+        existing = self._by_home.get(key)
+        if existing is None:
+            self._by_home[key] = record
+            if len(key) > 16 and key[16] not in self._prefix_lengths:
+                self._prefix_lengths = tuple(sorted({*self._prefix_lengths, key[16]}, reverse=True))
+        elif _freshness_and_time(existing)[0] >= freshness:
+            return False
+        else:
+            self._by_home[key] = record
+            if existing[RECORD.size :] != record[RECORD.size :]:
+                self._disclaim(key, existing)
+        for start in range(RECORD.size, len(record), 16):
+            self._claim(Address(record[start : start + 16]), key, registered_at)
+        return True
+
+    def _claim(self, address: Address, key: Key, registered_at: float) -> None:
+        rival = self._by_mobile.get(address)
+        if rival is not None and rival != key:
+            claimed_at: float = _freshness_and_time(self._by_home[rival])[1]
+            if claimed_at > registered_at:
+                return
+        self._by_mobile[address] = key
+
+    def _disclaim(self, key: Key, record: bytes) -> None:
+        for start in range(RECORD.size, len(record), 16):
+            address = Address(record[start : start + 16])
+            if self._by_mobile.get(address) == key:
                 del self._by_mobile[address]
-        self._by_home[key] = update
-        for address in update.mobile_addresses:
-            self._by_mobile[address] = update
-        if update.prefix_length != EXACT:
-            self._prefix_lengths.add(update.prefix_length)
 
     def by_home(self, home_address: Address) -> Registration | None:
         """The registration that covers a home address, the longest prefix first."""
-        found = self._by_home.get(home_address)
-        if found is not None or not self._prefix_lengths:
-            return found
-        for length in sorted(self._prefix_lengths, reverse=True):
-            found = self._by_home.get((prefix_of(home_address, length), length))
-            if found is not None:
-                return found
+        record = self._by_home.get(home_address)
+        if record is not None:
+            return unpack(home_address, record)
+        for length in self._prefix_lengths:
+            key = key_of(prefix_of(home_address, length), length)
+            record = self._by_home.get(key)
+            if record is not None:
+                return unpack(key, record)
         return None
 
     def by_mobile(self, mobile_address: Address) -> Registration | None:
         """The registration that last claimed a mobile address, as its own or in its MoPre."""
-        found = self._by_mobile.get(mobile_address)
-        if found is not None:
-            return found
-        for length in sorted(self._prefix_lengths, reverse=True):
-            found = self._by_mobile.get(prefix_of(mobile_address, length))
-            if found is not None and found.prefix_length == length:
-                return found
-        return None
+        key = self._by_mobile.get(mobile_address)
+        if key is None:
+            for length in self._prefix_lengths:
+                covering = self._by_mobile.get(prefix_of(mobile_address, length))
+                if covering is not None and covering[16:] == bytes((length,)):
+                    key = covering
+                    break
+        return None if key is None else unpack(key, self._by_home[key])
 
 
 def home_behind(registration: Registration, mobile_address: Address) -> Address:

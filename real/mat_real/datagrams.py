@@ -61,13 +61,20 @@ _WORDS: Final = ctypes.sizeof(_IoVector) // ctypes.sizeof(ctypes.c_size_t)
 _HEADER: Final = ctypes.sizeof(_Header)
 _LENGTH_AT: Final = _Header.length.offset // 4
 _LENGTH_STEP: Final = _HEADER // 4
-_CONTROL_AT: Final = _MessageHeader.control_length.offset // ctypes.sizeof(ctypes.c_size_t)
-_CONTROL_STEP: Final = _HEADER // ctypes.sizeof(ctypes.c_size_t)
 
-_NAME: Final = Struct("=HH4x16sI")  # sockaddr_in6: family, port, (flow), address, (scope)
-_PACKET_INFO: Final = Struct("@Nii16sI")  # cmsghdr and in6_pktinfo
-_PACKET_INFO_SPACE: Final = -(-_PACKET_INFO.size // 8) * 8
-_LOCAL_AT: Final = _PACKET_INFO.size - 20
+_NAME: Final = Struct("=HH4x16sI4x")  # sockaddr_in6 (family, port, flow, address, scope), padded
+_PACKET_INFO: Final = Struct("@Nii16sI4x")  # cmsghdr and in6_pktinfo, padded
+_BLOCK: Final = _NAME.size + _PACKET_INFO.size
+"""Bytes of a slot's addresses: the other end's, and the own one that the datagram came to."""
+_LOCAL_AT: Final = _BLOCK - 24
+_PEER: Final = _BLOCK - 8
+"""What of it an answer needs: all but the interface, which routing chooses."""
+_ANY: Final = bytes(16)
+_ANY_IPV4: Final = bytes(10) + b"\xff\xff" + bytes(4)
+_FORCE_SEND_BUFFER, _FORCE_RECEIVE_BUFFER = 32, 33
+
+Peer = bytes
+"""Where a datagram came from and to, as the kernel wrote it: what `reply` needs, and `endpoint`."""
 
 
 def _address_of(memory: bytearray) -> int:
@@ -78,48 +85,68 @@ def _address_of(memory: bytearray) -> int:
 class _Batch:
     """Memory for a batch of datagrams, as the kernel wants it: data, addresses and headers."""
 
-    __slots__ = ("at", "control", "data", "headers", "lengths", "names", "sizes", "template")
+    __slots__ = ("at", "blocks", "data", "headers", "lengths", "sizes", "template")
 
     def __init__(self, count: int, *, packet_info: bool) -> None:
         self.data = bytearray(count * SLOT)
-        self.names = bytearray(count * _NAME.size)
-        self.control = bytearray(count * _PACKET_INFO_SPACE)
-        vectors = bytearray(count * ctypes.sizeof(_IoVector))
+        self.blocks = bytearray(count * _BLOCK)
         self.headers = bytearray(count * _HEADER)
-        data, names, control = map(_address_of, (self.data, self.names, self.control))
-        at_vectors = _address_of(vectors)
+        vectors = bytearray(count * ctypes.sizeof(_IoVector))
+        data, blocks, at_vectors = map(_address_of, (self.data, self.blocks, vectors))
         for i in range(count):
             header = _Header.from_buffer(self.headers, i * _HEADER).message
-            header.name, header.name_length = names + i * _NAME.size, _NAME.size
+            header.name, header.name_length = blocks + i * _BLOCK, _NAME.size - 4
             header.vectors = at_vectors + i * ctypes.sizeof(_IoVector)
             header.vector_count = 1
             if packet_info:
-                header.control = control + i * _PACKET_INFO_SPACE
-                header.control_length = _PACKET_INFO_SPACE
+                header.control = blocks + i * _BLOCK + _NAME.size
+                header.control_length = _PACKET_INFO.size
             vector = _IoVector.from_buffer(vectors, i * ctypes.sizeof(_IoVector))
             vector.base, vector.length = data + i * SLOT, SLOT
-            _PACKET_INFO.pack_into(
-                self.control,
-                i * _PACKET_INFO_SPACE,
-                _PACKET_INFO.size,
-                socket.IPPROTO_IPV6,
-                socket.IPV6_PKTINFO,
-                bytes(16),
-                0,
-            )
         self.template = bytes(self.headers)
         self.at = _address_of(self.headers)
         self.lengths = memoryview(self.headers).cast("I")
         self.sizes = memoryview(vectors).cast("P")
 
 
+def bind(
+    address: Address = UNSPECIFIED,
+    port: int = 0,
+    *,
+    reuse_port: bool = False,
+    buffer: int = 4 << 20,
+) -> socket.socket:
+    """A UDP socket, not blocking, bound to an address of either family and a port, 0 for any.
+
+    `buffer` is the wanted size of the kernel's buffers in bytes; without the privilege to exceed
+    it, the kernel grants at most net.core.rmem_max. Raises `OSError`.
+    """
+    made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if reuse_port:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for option, forced in (
+            (socket.SO_RCVBUF, _FORCE_RECEIVE_BUFFER),
+            (socket.SO_SNDBUF, _FORCE_SEND_BUFFER),
+        ):
+            try:
+                made.setsockopt(socket.SOL_SOCKET, forced, buffer)
+            except PermissionError:
+                made.setsockopt(socket.SOL_SOCKET, option, buffer)
+        made.bind((socket.inet_ntop(socket.AF_INET6, address), port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 @final
 class DatagramSocket:
-    """A UDP socket, not blocking, that reads and writes batches.
+    """A UDP socket that reads and writes batches.
 
-    Reading: `receive` fills slots 0 to n - 1; `datagram`, `source` and the memory `incoming` (slot
-    i begins at i * `SLOT`) hold until the next call. Writing: `reply`, `send` or, in place,
-    `outgoing` with `replied`; what they collect leaves with `flush`, or when a batch is full.
+    Writing: `reply`, `send` or, in place, `outgoing` with `replied`; what they collect leaves with
+    `flush`, or when a batch is full.
     """
 
     __slots__ = (
@@ -128,65 +155,32 @@ class DatagramSocket:
         "_packet_info",
         "_pending",
         "batch",
-        "incoming",
+        "local",
         "outgoing",
         "socket",
         "undelivered",
     )
 
-    def __init__(
-        self,
-        address: Address = UNSPECIFIED,
-        port: int = 0,
-        *,
-        reuse_port: bool = False,
-        batch: int = BATCH,
-        buffer: int = 4 << 20,
-    ) -> None:
-        """Bind to an address of either family and a port, 0 for any.
-
-        `buffer` is the wanted size of the socket's buffers in bytes; without the privilege to
-        exceed it, the kernel grants at most net.core.rmem_max. Raises `OSError`.
-        """
+    def __init__(self, bound: socket.socket, *, batch: int = BATCH) -> None:
+        """Take over a socket made by `bind`."""
+        self.socket = bound
         self.batch = batch
-        self.socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._packet_info = address == UNSPECIFIED and port != 0
-        try:
-            self._configure(reuse_port=reuse_port, buffer=buffer)
-            text = socket.inet_ntop(socket.AF_INET6, address)
-            self.socket.bind((text, port))
-        except OSError:
-            self.socket.close()
-            raise
+        host, port = bound.getsockname()[:2]
+        self.local = Endpoint(Address(socket.inet_pton(socket.AF_INET6, host)), port)
+        """Where this socket is bound."""
+        self._packet_info = self.local.address in (_ANY, _ANY_IPV4)
+        if self._packet_info:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         self._in = _Batch(batch, packet_info=self._packet_info)
         self._out = _Batch(batch, packet_info=self._packet_info)
-        self.incoming = self._in.data
         self.outgoing = self._out.data
         self._pending = 0
         self.undelivered = 0
         """Datagrams that the kernel did not take: no route, no room, or not allowed."""
 
-    def _configure(self, *, reuse_port: bool, buffer: int) -> None:
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if reuse_port:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if self._packet_info:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        for option, forced in ((socket.SO_RCVBUF, 33), (socket.SO_SNDBUF, 32)):
-            try:
-                self.socket.setsockopt(socket.SOL_SOCKET, forced, buffer)
-            except PermissionError:
-                self.socket.setsockopt(socket.SOL_SOCKET, option, buffer)
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where this socket is bound."""
-        host, port = self.socket.getsockname()[:2]
-        return Endpoint(Address(socket.inet_pton(socket.AF_INET6, host)), port)
-
     @property
     def receive_buffer(self) -> int:
-        """Bytes that the kernel granted for datagrams not yet read, its own bookkeeping included."""
+        """Bytes that the kernel granted for datagrams not yet read, its bookkeeping included."""
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def fileno(self) -> int:
@@ -199,8 +193,22 @@ class DatagramSocket:
 
     # ---- reading -------------------------------------------------------------------------------
 
-    def receive(self) -> int:
-        """Read what has arrived, up to a batch; the number of datagrams, 0 for none."""
+    def receive(self) -> list[tuple[bytes, Peer]]:
+        """Datagrams that have arrived, at most a batch; none if there is none.
+
+        One longer than any message is cut to `SLOT` bytes, which is longer still.
+        """
+        count = self._read()
+        data, blocks, lengths = self._in.data, self._in.blocks, self._in.lengths
+        return [
+            (
+                bytes(data[i * SLOT : i * SLOT + lengths[i * _LENGTH_STEP + _LENGTH_AT]]),
+                bytes(blocks[i * _BLOCK : i * _BLOCK + _PEER]),
+            )
+            for i in range(count)
+        ]
+
+    def _read(self) -> int:
         batch = self._in
         batch.headers[:] = batch.template
         while True:
@@ -216,70 +224,45 @@ class DatagramSocket:
             if code not in (errno.EINTR, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
                 raise OSError(code, os.strerror(code))
 
-    def length(self, slot: int) -> int:
-        """Bytes in a slot; `SLOT` for a datagram that long or longer."""
-        return self._in.lengths[slot * _LENGTH_STEP + _LENGTH_AT]
-
-    def datagram(self, slot: int) -> bytes:
-        """The datagram in a slot."""
-        start = slot * SLOT
-        return bytes(self.incoming[start : start + self.length(slot)])
-
-    def source(self, slot: int) -> Endpoint:
-        """Where the datagram in a slot came from."""
-        start = slot * _NAME.size
-        names = self._in.names
-        address = Address(bytes(names[start + 8 : start + 24]))
-        port = names[start + 2] << 8 | names[start + 3]
-        return Endpoint(address, port, self._local(slot) if self._packet_info else None)
-
-    def _local(self, slot: int) -> Address:
-        start = slot * _PACKET_INFO_SPACE + _LOCAL_AT
-        return Address(bytes(self._in.control[start : start + 16]))
+    def endpoint(self, peer: Peer) -> Endpoint:
+        """Where a datagram came from, with the own address that it came to."""
+        local = Address(peer[_LOCAL_AT : _LOCAL_AT + 16]) if self._packet_info else None
+        return Endpoint(Address(peer[8:24]), peer[2] << 8 | peer[3], local)
 
     # ---- writing -------------------------------------------------------------------------------
 
-    def reply(self, slot: int, data: bytes) -> None:
-        """Answer the datagram in a slot."""
+    def reply(self, peer: Peer, data: bytes) -> None:
+        """Answer a datagram."""
         start = self._pending * SLOT
         self.outgoing[start : start + len(data)] = data
-        self.replied(slot, len(data))
+        self.replied(peer, len(data))
 
     def place(self) -> int:
         """Where in `outgoing` the next datagram begins; write it there, then call `replied`."""
         return self._pending * SLOT
 
-    def replied(self, slot: int, size: int) -> None:
-        """The datagram at `place` has `size` bytes and answers the one in a slot."""
-        k = self._pending
-        size_of_name = _NAME.size
-        self._out.names[k * size_of_name : (k + 1) * size_of_name] = self._in.names[
-            slot * size_of_name : (slot + 1) * size_of_name
-        ]
-        if self._packet_info:
-            start, origin = (
-                k * _PACKET_INFO_SPACE + _LOCAL_AT,
-                slot * _PACKET_INFO_SPACE + _LOCAL_AT,
-            )
-            self._out.control[start : start + 16] = self._in.control[origin : origin + 16]
+    def replied(self, peer: Peer, size: int) -> None:
+        """The datagram at `place` has `size` bytes and answers one that came from `peer`."""
+        start = self._pending * _BLOCK
+        self._out.blocks[start : start + _PEER] = peer
         self._add(size)
 
     def send(self, destination: Endpoint, data: bytes, source: Address | None = None) -> None:
         """Send to an endpoint; from `source`, or else from the address that `destination` names."""
-        k = self._pending
-        _NAME.pack_into(
-            self._out.names,
-            k * _NAME.size,
-            socket.AF_INET6,
-            socket.htons(destination.port),
-            destination.address,
-            0,
-        )
+        start = self._pending * _BLOCK
+        address, port, local = destination
+        _NAME.pack_into(self._out.blocks, start, socket.AF_INET6, socket.htons(port), address, 0)
         if self._packet_info:
-            start = k * _PACKET_INFO_SPACE + _LOCAL_AT
-            local = source or destination.local or _any_like(destination.address)
-            self._out.control[start : start + 16] = local
-        start = k * SLOT
+            _PACKET_INFO.pack_into(
+                self._out.blocks,
+                start + _NAME.size,
+                _PACKET_INFO.size - 4,
+                socket.IPPROTO_IPV6,
+                socket.IPV6_PKTINFO,
+                source or local or (_ANY_IPV4 if is_ipv4(address) else _ANY),
+                0,
+            )
+        start = self._pending * SLOT
         self.outgoing[start : start + len(data)] = data
         self._add(len(data))
 
@@ -304,8 +287,3 @@ class DatagramSocket:
                 self.undelivered += 1
                 sent = 1
             start += max(0, sent)
-
-
-def _any_like(address: Address) -> Address:
-    """The wildcard of an address's family: the kernel chooses the source."""
-    return Address(bytes(10) + b"\xff\xff" + bytes(4)) if is_ipv4(address) else UNSPECIFIED

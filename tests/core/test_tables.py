@@ -258,7 +258,7 @@ def test_write_stores_what_is_fresher_repeats_what_is_equal_and_refuses_the_rest
     assert made.write(registration(A, X, freshness=4)) == (Outcome.STALE, 5)
     assert made.write(registration(A, X, freshness=5, version=4)) == (Outcome.STALE, 5)
     assert made.write(registration(A, X, freshness=5, length=120)) == (Outcome.STORED, 5)
-    assert made.by_home(A) is one
+    assert made.by_home(A) == one
     assert made.write(registration(A, Y, freshness=6)) == (Outcome.STORED, 6)
     assert len(made) == 2
 
@@ -273,9 +273,9 @@ def test_by_home_finds_the_longest_prefix_and_the_single_address_first() -> None
     wide, narrow = prefix("10.1.0.0", "198.51.0.0", 16), prefix("10.1.4.0", "203.0.113.0", 24)
     host = registration(parse_address("10.1.4.7"), X)
     for made in (store(wide, narrow, host), store(host, narrow, wide)):
-        assert made.by_home(parse_address("10.1.4.7")) is host
-        assert made.by_home(parse_address("10.1.4.8")) is narrow
-        assert made.by_home(parse_address("10.1.5.8")) is wide
+        assert made.by_home(parse_address("10.1.4.7")) == host
+        assert made.by_home(parse_address("10.1.4.8")) == narrow
+        assert made.by_home(parse_address("10.1.5.8")) == wide
         assert made.by_home(parse_address("10.2.5.8")) is None
 
 
@@ -287,11 +287,11 @@ def test_by_home_of_a_single_address_does_not_cover_the_prefix_it_looks_like() -
 def test_by_mobile_is_the_newest_claim() -> None:
     first, second = registration(A, X, Y), registration(B, Y)
     made = store(first, second)
-    assert made.by_mobile(X) is first
-    assert made.by_mobile(Y) is second
+    assert made.by_mobile(X) == first
+    assert made.by_mobile(Y) == second
     again = registration(A, X, Y, freshness=6, version=5)
     made.write(again)
-    assert made.by_mobile(Y) is again
+    assert made.by_mobile(Y) == again
     assert made.by_mobile(Z) is None
 
 
@@ -307,8 +307,8 @@ def test_by_mobile_forgets_an_address_given_up_but_not_its_next_holder() -> None
 def test_by_mobile_finds_the_prefix_that_an_address_is_in() -> None:
     wide, narrow = prefix("10.1.0.0", "198.51.0.0", 16), prefix("10.2.4.0", "198.51.4.0", 24)
     made = store(wide, narrow, registration(A, parse_address("203.0.113.0")))
-    assert made.by_mobile(parse_address("198.51.4.9")) is narrow
-    assert made.by_mobile(parse_address("198.51.9.9")) is wide
+    assert made.by_mobile(parse_address("198.51.4.9")) == narrow
+    assert made.by_mobile(parse_address("198.51.9.9")) == wide
     assert made.by_mobile(parse_address("203.0.113.9")) is None
 
 
