@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from mat.address import Address, move_to_prefix, prefix_of
+from mat.mapping_table import Mapping
 from mat.messages import Endpoint, HaNotify, HaQuery, ImsUpdate, MaQuery, Message
 from mat.registrations import Registration
 
@@ -192,6 +193,17 @@ class ReadByMobile:
     source: Endpoint
 
 
+@final
+@dataclass(slots=True)
+class Learned:
+    """An IMS got the mapping of another IMS's node; workers of one IMS tell each other.
+
+    The others take it with `MappingServer.learn`, before they look at datagrams that came later.
+    """
+
+    mapping: Mapping
+
+
 NodeEffect = Send | Lookup | SetMapping | ClearMapping | ReleasePacket | DropPacket | Event
-ServerEffect = Send | Lookup | StoreWrite | ReadByHome | ReadByMobile | Event
+ServerEffect = Send | Lookup | StoreWrite | ReadByHome | ReadByMobile | Learned | Event
 Effect = NodeEffect | ServerEffect

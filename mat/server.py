@@ -19,6 +19,7 @@ from mat.codec import encode
 from mat.effects import (
     Event,
     EventKind,
+    Learned,
     Lookup,
     NotFound,
     ReadByHome,
@@ -191,6 +192,26 @@ class MappingServer:
             self._inquire(now, inquiry, result, out)
         return out
 
+    def learn(self, now: float, mapping: Mapping) -> bool:
+        """Keep the mapping of another IMS's node, unless a newer one is known; whether it is kept.
+
+        `mapping` comes from an inquiry, or from another worker of this IMS (`Learned`).
+        """
+        known = self._foreign.find(now, mapping.home_address)
+        if (
+            isinstance(known, Mapping)
+            and known.home_address == mapping.home_address
+            and known.version > mapping.version
+        ):
+            return False
+        self._foreign.put(mapping)
+        return True
+
+    def adopt(self, keys: KeyRing, responsible: Responsible) -> None:
+        """Go on with other keys and other zones; what is under way ends as it began."""
+        self._keys = keys
+        self._responsible = responsible
+
     def handle_timer(self, now: float) -> Sequence[ServerEffect]:
         """Do whatever is due by now."""
         out: _Effects = []
@@ -356,14 +377,14 @@ class MappingServer:
             exchange.turn()
             self._transmit(now, exchange, out)
         elif useful:
-            self._keep(now, inquiry, answer)
+            self._keep(now, inquiry, answer, out)
             self._end(inquiry, Code.SUCCEEDED, out, answer.version)
         elif answer.code in (Code.SUCCEEDED, Code.NO_MAPPING):
             self._end(inquiry, Code.NO_MAPPING, out)
         else:
             out.append(Event(EventKind.REFUSED, inquiry.home_address))
 
-    def _keep(self, now: float, inquiry: _Inquiry, answer: MaAnswer) -> None:
+    def _keep(self, now: float, inquiry: _Inquiry, answer: MaAnswer, out: _Effects) -> None:
         """Remember the mapping of another IMS's node, for HA Query.
 
         Of a prefix that was not notified, only the address that was asked for: the answering IMS
@@ -374,13 +395,6 @@ class MappingServer:
         if (answer.home_address, length) != (home, inquiry.prefix_length):
             moved = tuple(move_to_prefix(home, address, length) for address in moved)
             length = EXACT
-        known = self._foreign.find(now, home)
-        if (
-            isinstance(known, Mapping)
-            and known.home_address == home
-            and known.version > answer.version
-        ):
-            return
         family = is_ipv4(home)
         longest = self._exchanges.parameters.maximum_lifetime
         mapping = Mapping(
@@ -391,7 +405,8 @@ class MappingServer:
             now - answer.age / 1000,
             now + min(answer.lifetime, longest),
         )
-        self._foreign.put(mapping)
+        if self.learn(now, mapping):
+            out.append(Learned(mapping))
 
     def _end(self, inquiry: _Inquiry, code: int, out: _Effects, version: int = 0) -> None:
         """Step 4 for all who wait; whose notice is of a later version has to try again."""

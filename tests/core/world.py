@@ -22,6 +22,7 @@ from mat.effects import (
     Effect,
     Event,
     EventKind,
+    Learned,
     Lookup,
     NotFound,
     ReadByHome,
@@ -284,6 +285,8 @@ class World:
                 self.events[effect.kind] += 1
             case StoreWrite() | ReadByHome() | ReadByMobile():
                 self._store(name, effect)
+            case Learned():
+                pass  # each IMS here is one machine
             case _:
                 assert_never(effect)
 

@@ -10,6 +10,7 @@ from mat.address import Address
 from mat.effects import (
     Event,
     EventKind,
+    Learned,
     Lookup,
     NotFound,
     ReadByHome,
@@ -141,7 +142,7 @@ class Station:
             case ReadByMobile():
                 moved = self._store.by_mobile(effect.mobile_address)
                 self._apply(self._machine.read(now, effect, moved))
-            case Event():
+            case Event() | Learned():
                 pass
             case _:
                 assert_never(effect)

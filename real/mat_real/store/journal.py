@@ -1,0 +1,448 @@
+"""The embedded store: a table in memory, and a journal in an SQLite file.
+
+Theory of operation. Look-ups are answered from memory. Updates that arrive together are appended to
+the journal together, in one row, and acknowledged when SQLite says that the row is on the disk:
+group commit. While one commit is under way in a thread of its own, the next group collects, so that
+groups grow with the load and a single update waits for nothing but its own commit.
+
+A journal and not a table of rows by home address, because a commit of 500 random rows rewrites 500
+pages, in SQLite and in LMDB alike, and a journal two (the measurement is in docs/design.md). The
+cleaner keeps it short: when the journal holds more than twice what is live, each commit also takes
+rows from its beginning, appends what is still live of them, and deletes them. Opening reads the
+journal from end to end; of two registrations under one key the fresher counts, in whatever order
+they stand, so the order of rows means nothing.
+
+Several workers share one file. Each keeps the table, and before it takes up what has arrived it
+reads what the others have committed (`catch_up`). Whoever was answered by one worker is so known to
+all others before a datagram sent afterwards is looked at.
+
+SQLite runs in WAL mode with synchronous=FULL (https://sqlite.org/wal.html): an answered commit
+survives the death of the process and of the machine. Each row carries its CRC-32, since SQLite does
+not notice a bit that flips in a value.
+"""
+
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, assert_never, final
+
+from mat.effects import ReadByHome, ReadByMobile, StoreWrite
+from mat.registrations import (
+    RECORD,
+    Key,
+    Outcome,
+    Registration,
+    RegistrationTable,
+    judge,
+    key_of,
+    pack,
+)
+from mat_real.store import Answered, StoreEffect, StoreError
+from mat_real.store._wal import damaged_frames
+
+APPLICATION: Final = 0x4D41544A
+"""SQLite's application_id of a journal: "MATJ"."""
+FORMAT: Final = 1
+"""SQLite's user_version: the format of the rows."""
+SLACK: Final = 10_000
+"""Registrations that a journal may hold in vain whatever its size."""
+BUSY: Final = 10.0
+"""Seconds to wait for another worker's commit."""
+
+_ENTRY: Final = 16 + RECORD.size
+_SCHEMA: Final = f"""
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {FORMAT};
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE journal (
+    id INTEGER PRIMARY KEY,
+    entries INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+"""
+_APPEND: Final = "INSERT INTO journal (entries, crc, data) VALUES (?, ?, ?)"
+_TAIL: Final = "SELECT id, entries, crc, data FROM journal WHERE id > ? ORDER BY id"
+_HEAD: Final = "SELECT id, entries, crc, data FROM journal WHERE id > ? ORDER BY id LIMIT 1"
+
+
+def split(data: bytes) -> Iterator[tuple[Key, bytes]]:
+    """The registrations of a row: key and packed record each. Raises `ValueError`."""
+    start, size = 0, len(data)
+    while start < size:
+        at = start + 16
+        if start + _ENTRY > size:
+            raise ValueError("a registration is cut off")
+        end = start + _ENTRY + 16 * data[start + _ENTRY - 1]
+        if end > size:
+            raise ValueError("a registration is cut off")
+        home, length = data[start:at], data[start + _ENTRY - 2]
+        yield (home if length == 128 else home + bytes((length,))), data[at:end]
+        start = end
+
+
+def create(path: Path, floor: int, clock: str) -> None:
+    """Make an empty journal file, mode 0600. Raises `StoreError`, also if the file exists."""
+    making = path.with_name(f".{path.name}.new")
+    try:
+        making.unlink(missing_ok=True)
+        making.touch(mode=0o600)
+        with closing(sqlite3.connect(making, isolation_level=None)) as database:
+            database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            values = (("floor", f"{floor:x}"), ("clock", clock))
+            database.executemany("INSERT INTO meta VALUES (?, ?)", values)
+        # Under its name it is whole from the first moment; a link, unlike a rename, replaces none.
+        os.link(making, path)
+        making.unlink()
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"{path}: cannot be made ({error}); {_MEND_DISK}") from error
+
+
+_MEND_DISK: Final = "see that the directory exists, can be written, and is not full"
+_MEND_FILE: Final = (
+    "put back a copy, or move the file away: the server then begins an empty store, and nodes"
+    " register again"
+)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """A connection to an existing file. Transactions are begun by hand."""
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    database = sqlite3.connect(
+        uri, uri=True, isolation_level=None, timeout=BUSY, check_same_thread=False
+    )
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    return database
+
+
+class Appended(NamedTuple):
+    """A commit: the id of its row, registrations in it, and registrations that were cleaned."""
+
+    row: int
+    entries: int
+    removed: int
+
+
+@final
+class Journal:
+    """A journal file: opened, checked, read from end to end, appended to."""
+
+    __slots__ = ("_database", "_path", "_reader", "entries", "floor", "last", "newest")
+
+    def __init__(self, path: Path, table: RegistrationTable) -> None:
+        """Open the file and read all of it into `table`.
+
+        Raises `StoreError` for a file that is not there, no journal, damaged or not to be written:
+        a store that may have lost something does not open.
+        """
+        self._path = path
+        self.entries = 0
+        """Registrations in the journal, live or not."""
+        self.last = 0
+        """Id of the last row that was read or written."""
+        self.newest = 0.0
+        """When the newest registration was registered, s of the server's clock."""
+        try:
+            damaged = damaged_frames(path.with_name(path.name + "-wal"))
+            if damaged:
+                raise StoreError(f"{path}-wal: {damaged}; {_MEND_FILE}")
+            self._database = _connected(path)
+            self._reader = _connected(path)
+            self._check()
+            self.floor = table.floor = int(self.meta("floor"), 16)
+            self.catch_up(table)
+        except (OSError, sqlite3.Error, ValueError) as error:
+            raise StoreError(
+                f"{path}: cannot be used as a store ({error}); {_MEND_FILE}"
+            ) from error
+
+    def _check(self) -> None:
+        (application,) = self._database.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION:
+            raise StoreError(f"{self._path}: is no store of an IMS; name another file")
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version != FORMAT:
+            what = f"has format {version}; this program reads and writes {FORMAT}"
+            raise StoreError(f"{self._path}: {what}")
+        (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise StoreError(f"{self._path}: is damaged ({found}); {_MEND_FILE}")
+
+    def meta(self, name: str) -> str:
+        """A value of the file's own table."""
+        row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise ValueError(f"its {name} is missing")
+        return str(row[0])
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Store a value in the file's own table."""
+        self._database.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
+
+    def catch_up(self, table: RegistrationTable) -> int:
+        """Read into `table` what was appended since, by whichever worker; the number of rows.
+
+        Raises `sqlite3.Error`, and `ValueError` for a row that is not what was written.
+        """
+        rows = 0
+        for row in self._reader.execute(_TAIL, (self.last,)):
+            for key, record in self._entries(*row):
+                table.put(key, record)
+            self.last = row[0]
+            self.entries += row[1]
+            rows += 1
+        return rows
+
+    def _entries(
+        self, row: int, entries: int, crc: int, data: bytes
+    ) -> Iterator[tuple[Key, bytes]]:
+        if zlib.crc32(data) != crc:
+            raise ValueError(f"row {row} of the journal is not what was written")
+        count = 0
+        for key, record in split(data):
+            self.newest = max(self.newest, RECORD.unpack_from(record)[2])
+            count += 1
+            yield key, record
+        if count != entries:
+            raise ValueError(f"row {row} of the journal holds {count} of {entries} registrations")
+
+    def append(
+        self, group: bytes, count: int, live: Callable[[Key, bytes], bool] | None
+    ) -> "Appended":
+        """Commit one group of registrations. Called by the writer's thread.
+
+        With `live`, which tells whether a registration is still the one that counts, the cleaner
+        does its part in the same transaction. Raises `sqlite3.Error`, and `ValueError` as
+        `catch_up` does; nothing is written then.
+        """
+        database = self._database
+        removed = 0
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            if live is not None:
+                kept, removed = self._clean(2 * count + SLACK // 10, live)
+                group, count = group + b"".join(kept), count + len(kept)
+            row = database.execute(_APPEND, (count, zlib.crc32(group), group)).lastrowid
+            database.execute("COMMIT")
+        except (sqlite3.Error, ValueError):
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+        assert row is not None
+        return Appended(row, count, removed)
+
+    def appended(self, done: "Appended") -> None:
+        """Take a commit of this worker into account, on the thread that reads.
+
+        Where another worker's row stands before it, `catch_up` reads both.
+        """
+        self.entries -= done.removed
+        if self.last == done.row - 1:
+            self.last = done.row
+            self.entries += done.entries
+
+    def _clean(self, wanted: int, live: Callable[[Key, bytes], bool]) -> tuple[list[bytes], int]:
+        """Delete rows from the beginning that hold about `wanted` registrations.
+
+        Returns those of them that are live, to be appended, and how many were deleted.
+        """
+        kept: list[bytes] = []
+        removed = last = 0
+        while removed < wanted:
+            row = self._database.execute(_HEAD, (last,)).fetchone()
+            if row is None:
+                break
+            for key, record in self._entries(*row):
+                if live(key, record):
+                    kept.append(key[:16] + record)
+            last, entries = row[:2]
+            removed += entries
+        self._database.execute("DELETE FROM journal WHERE id <= ?", (last,))
+        return kept, removed
+
+    def close(self) -> None:
+        """Close the file; the last to do so folds the WAL into it."""
+        self._reader.close()
+        self._database.close()
+
+
+@final
+@dataclass(slots=True)
+class _Group:
+    """Updates that commit together, and everything that is answered when they have."""
+
+    registrations: dict[Key, Registration] = field(default_factory=dict)
+    answers: list[tuple[StoreWrite, Outcome, int]] = field(default_factory=list)
+
+
+@final
+class JournalStore:
+    """The embedded store behind the `Store` interface, in one worker."""
+
+    def __init__(
+        self,
+        path: Path,
+        answered: Answered,
+        call_soon: Callable[[Callable[[], None]], object],
+        *,
+        shared: bool = False,
+        cleans: bool = True,
+    ) -> None:
+        """Open a journal file that exists.
+
+        `call_soon` has a function called on the event loop's thread; `shared` says that other
+        workers write to the file too, of which one `cleans`. Raises `StoreError`.
+        """
+        self.table = RegistrationTable()
+        self._journal = Journal(path, self.table)
+        self._answered = answered
+        self._call_soon = call_soon
+        self._shared = shared
+        self._cleans = cleans
+        self._collecting = _Group()
+        self._pending: dict[Key, Registration] = {}
+        self._writing: _Group | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._failure = ""
+        self._work: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._thread.start()
+
+    @property
+    def failure(self) -> str:
+        """Why the last commit failed; empty if it did not."""
+        return self._failure
+
+    @property
+    def newest(self) -> float:
+        """When the newest registration in the file was registered, s of the server's clock."""
+        return self._journal.newest
+
+    def catch_up(self) -> None:
+        """See what other workers have committed. Raises `StoreError` if that cannot be told."""
+        if self._shared:
+            try:
+                self._journal.catch_up(self.table)
+            except (sqlite3.Error, ValueError) as error:
+                raise StoreError(f"the journal cannot be read ({error})") from error
+
+    # ---- the store's interface -----------------------------------------------------------------
+
+    def submit(self, effect: StoreEffect) -> None:
+        """Carry out an effect: a read at once, a write with its group."""
+        match effect:
+            case ReadByHome():
+                self._answered(effect, self.table.by_home(effect.home_address))
+            case ReadByMobile():
+                self._answered(effect, self.table.by_mobile(effect.mobile_address))
+            case StoreWrite():
+                self._submit_write(effect)
+            case _:
+                assert_never(effect)
+
+    def _submit_write(self, effect: StoreWrite) -> None:
+        update = effect.registration
+        key = key_of(update.home_address, update.prefix_length)
+        pending = self._pending.get(key)
+        if pending is None:
+            outcome, freshness = self.table.judge(update)
+            if outcome is not Outcome.STORED:
+                self._answered(effect, (outcome, freshness))
+                return
+        else:
+            outcome, freshness = judge(pending, update, 0), pending.freshness
+        group = self._collecting
+        if outcome is Outcome.STORED:
+            self._pending[key] = group.registrations[key] = update
+            freshness = update.freshness
+        elif self._writing is not None and self._writing.registrations.get(key) is pending:
+            # What it was compared with is not durable yet: the two share their fate.
+            group = self._writing
+        group.answers.append((effect, outcome, freshness))
+
+    def flush(self) -> None:
+        """Let the group go, unless one is under way: then it goes when that one is done."""
+        if self._writing is None and self._collecting.answers:
+            self._writing, self._collecting = self._collecting, _Group()
+            self._idle.clear()
+            self._work.put(self._writing)
+
+    def depth(self) -> int:
+        """Updates that wait for their commit."""
+        under_way = len(self._writing.answers) if self._writing else 0
+        return under_way + len(self._collecting.answers)
+
+    async def close(self) -> None:
+        """Commit and answer what was submitted, and close the file."""
+        self.flush()
+        await self._idle.wait()
+        self._work.put(None)
+        self._thread.join()
+        self._journal.close()
+
+    # ---- the writer's thread -------------------------------------------------------------------
+
+    def _write(self) -> None:
+        while (group := self._work.get()) is not None:
+            registrations = group.registrations
+            data = b"".join(r.home_address + pack(r) for r in registrations.values())
+            try:
+                done = self._journal.append(data, len(registrations), self._cleaning())
+            except (sqlite3.Error, ValueError) as error:
+                self._failure = str(error)
+                self._call_soon(self._failed)
+            else:
+                self._failure = ""
+                self._call_soon(partial(self._committed, done))
+
+    def _cleaning(self) -> Callable[[Key, bytes], bool] | None:
+        due = self._journal.entries > 2 * len(self.table) + SLACK
+        return self._is_live if due and self._cleans else None
+
+    def _is_live(self, key: Key, record: bytes) -> bool:
+        """Whether nothing fresher is known under the key. What is not read yet stays."""
+        known = self.table.get(key)
+        return known is None or known == record
+
+    # ---- back on the event loop ----------------------------------------------------------------
+
+    def _committed(self, done: Appended) -> None:
+        """Durable: now look-ups may see it, and then it is acknowledged."""
+        group = self._writing
+        assert group is not None
+        for key, registration in group.registrations.items():
+            self.table.put(key, pack(registration))
+        self._journal.appended(done)
+        self._finish(group)
+        for effect, outcome, freshness in group.answers:
+            self._answered(effect, (outcome, freshness))
+        self._next()
+
+    def _failed(self) -> None:
+        group = self._writing
+        assert group is not None
+        self._finish(group)
+        for effect, _, _ in group.answers:
+            self._answered(effect, (Outcome.UNAVAILABLE, 0))
+        self._next()
+
+    def _next(self) -> None:
+        self.flush()
+        if self._writing is None:
+            self._idle.set()
+
+    def _finish(self, group: _Group) -> None:
+        for key, registration in group.registrations.items():
+            if self._pending.get(key) is registration:
+                del self._pending[key]
+        self._writing = None
