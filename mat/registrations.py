@@ -112,6 +112,12 @@ def unpack(key: Key, record: bytes) -> Registration:
 _freshness_and_time: Final = Struct("<8xQd").unpack_from
 
 
+def freshness_of(record: bytes) -> int:
+    """The freshness in a packed registration."""
+    freshness: int = _freshness_and_time(record)[0]
+    return freshness
+
+
 class RegistrationTable:
     """Registrations in memory, packed: by home address, and by mobile address.
 

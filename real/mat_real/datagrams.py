@@ -154,18 +154,18 @@ class DatagramSocket:
         "_out",
         "_packet_info",
         "_pending",
+        "_socket",
         "batch",
         "local",
         "outgoing",
-        "socket",
         "undelivered",
     )
 
     def __init__(self, bound: socket.socket, *, batch: int = BATCH) -> None:
         """Take over a socket made by `bind`."""
-        self.socket = bound
+        self._socket = bound
         self.batch = batch
-        host, port = bound.getsockname()[:2]
+        host, port, *_ = bound.getsockname()
         self.local = Endpoint(Address(socket.inet_pton(socket.AF_INET6, host)), port)
         """Where this socket is bound."""
         self._packet_info = self.local.address in (_ANY, _ANY_IPV4)
@@ -181,15 +181,15 @@ class DatagramSocket:
     @property
     def receive_buffer(self) -> int:
         """Bytes that the kernel granted for datagrams not yet read, its bookkeeping included."""
-        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def fileno(self) -> int:
         """The file descriptor, for an event loop."""
-        return self.socket.fileno()
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket; what was not flushed is lost."""
-        self.socket.close()
+        self._socket.close()
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class DatagramSocket:
         batch.headers[:] = batch.template
         while True:
             count: int = _recvmmsg(
-                self.socket.fileno(), batch.at, self.batch, socket.MSG_DONTWAIT, None
+                self._socket.fileno(), batch.at, self.batch, socket.MSG_DONTWAIT, None
             )
             if count >= 0:
                 return count
@@ -226,7 +226,9 @@ class DatagramSocket:
 
     def endpoint(self, peer: Peer) -> Endpoint:
         """Where a datagram came from, with the own address that it came to."""
-        local = Address(peer[_LOCAL_AT : _LOCAL_AT + 16]) if self._packet_info else None
+        local = self.local.address
+        if self._packet_info:
+            local = Address(peer[_LOCAL_AT : _LOCAL_AT + 16])
         return Endpoint(Address(peer[8:24]), peer[2] << 8 | peer[3], local)
 
     # ---- writing -------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ class DatagramSocket:
         self._pending = 0
         while start < end:
             at = self._out.at + start * _HEADER
-            sent: int = _sendmmsg(self.socket.fileno(), at, end - start, 0)
+            sent: int = _sendmmsg(self._socket.fileno(), at, end - start, 0)
             if sent < 0 and ctypes.get_errno() in (errno.EAGAIN, errno.ENOBUFS):
                 self.undelivered += end - start
                 return
@@ -287,3 +289,7 @@ class DatagramSocket:
                 self.undelivered += 1
                 sent = 1
             start += max(0, sent)
+
+
+receive_many: Final = _recvmmsg
+"""`recvmmsg` of the C library, for who lays its memory out otherwise: `mat_real.load`."""

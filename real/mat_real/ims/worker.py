@@ -1,0 +1,484 @@
+"""One worker of an IMS: a machine of `mat.server` between sockets, store and DNS.
+
+Theory of operation. When a socket is readable, the worker first empties it into a backlog, for the
+kernel's buffer is small and a crowd that moves together is not; then it works the backlog off in
+slices, and between two slices it empties the sockets again and lets the event loop turn. What the
+express lane (`mat.express`) knows is answered from bytes to bytes; everything else is decoded and
+goes through the machine, whose effects are carried out here. At the end of a slice everything that
+was collected leaves together: answers in one system call, updates in one commit.
+
+A full backlog is the sign of overload: the sockets are left alone then, and the kernel drops what
+their buffers cannot hold. Nodes ask again; nothing here has to remember them.
+
+Requests of this IMS to others leave from a socket of the worker's own, so that the answers come
+back to the worker that asked.
+"""
+
+import math
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, Protocol, assert_never, final
+
+from mat.address import UNSPECIFIED, Address
+from mat.authentication import KeyRing
+from mat.codec import Malformed, decode, encode
+from mat.effects import (
+    Event,
+    Learned,
+    Lookup,
+    NotFound,
+    Send,
+    ServerEffect,
+    StoreWrite,
+)
+from mat.express import Admitted, acknowledge, admit, answer
+from mat.mapping_table import Mapping, Servers
+from mat.messages import NAMES, Code, Request, Type
+from mat.registrations import (
+    Key,
+    Outcome,
+    Registration,
+    RegistrationTable,
+    key_of,
+    pack,
+    unpack,
+)
+from mat.server import MappingServer, Responsible
+from mat_real.datagrams import BATCH, SLOT, DatagramSocket, Peer, bind
+from mat_real.ims.tallies import ANSWERS, EVENTS, INDEX, MALFORMED, RECEIVED, SENT, Tallies
+from mat_real.store import Found, Store, StoreEffect, StoreError, Written
+
+if TYPE_CHECKING:
+    import asyncio
+
+SLICE: Final = 4 * BATCH
+"""Datagrams worked off before the sockets are looked at again."""
+
+_TYPES: Final = dict(zip(NAMES, Type, strict=True))
+_ANSWERED: Final = {
+    Type.IMS_UPDATE_REPLY: "IMS Update",
+    Type.MA_ANSWER: "MA Query",
+    Type.HA_NOTIFY_ACK: "HA Notify",
+    Type.HA_ANSWER: "HA Query",
+}
+_LAST_CODE: Final = max(Code)
+_OVERFLOWED: Final = INDEX[("overflowed",)]
+_UNAVAILABLE: Final = INDEX[("store_unavailable",)]
+_KEY: Final = 17
+
+
+class Resolver(Protocol):
+    """What a worker needs of the DNS: `mat_real.dns.Resolver`, or a stand-in without a network."""
+
+    def cached(self, home_address: Address) -> Servers | NotFound | None:
+        """What is known without asking; None if it has to be asked."""
+        ...
+
+    async def servers(self, home_address: Address) -> Servers | NotFound:
+        """The IMS of a home address, in order of preference."""
+        ...
+
+
+@final
+@dataclass(slots=True)
+class Siblings:
+    """The other workers of the same server: Unix datagram sockets to them, and from them."""
+
+    inbox: socket.socket
+    outboxes: tuple[socket.socket, ...]
+
+
+Arrival = tuple[bytes, Peer]
+Ticket = tuple[DatagramSocket, Peer, Admitted, float]
+"""An admitted update: where it came in, from whom, and when."""
+
+
+_arrival_time = itemgetter(3)
+
+
+@final
+@dataclass(slots=True, frozen=True)
+class Lane:
+    """What the express lane needs: possible where the store's table is in this process.
+
+    Every home address in `table`, and of every key in `keys`, must be one that this IMS is
+    responsible for. `enter` is the store's; `longest` the longest lifetime granted, s.
+    """
+
+    table: RegistrationTable
+    keys: KeyRing
+    enter: Callable[[Key, bytes, int, Ticket], bool]
+    longest: int
+
+
+@final
+class Worker:
+    """The driver of one machine. All of it runs on the event loop's thread."""
+
+    def __init__(
+        self,
+        loop: "asyncio.AbstractEventLoop",
+        machine: MappingServer,
+        *,
+        sockets: Iterable[DatagramSocket],
+        resolver: Resolver,
+        now: Callable[[], float],
+        tallies: Tallies,
+        backlog: int,
+        siblings: Siblings | None = None,
+    ) -> None:
+        """`backlog` is how many datagrams may wait. Call `begin` once the store is there."""
+        self._loop = loop
+        self._sockets = tuple(sockets)
+        self._by_local = {s.local.address: s for s in self._sockets}
+        """The socket of an own address; what came to another came to the first, the wildcard's."""
+        self._asking = DatagramSocket(bind())
+        self._machine = machine
+        self._resolver = resolver
+        self._now = now
+        self._tallies = tallies
+        self._words = tallies.words
+        self._backlog: deque[tuple[DatagramSocket, list[Arrival], float]] = deque()
+        self._waiting = 0
+        self._limit = backlog
+        self._siblings = siblings
+        self._store: Store | None = None
+        self._lane: Lane | None = None
+        self._catch_up: Callable[[], None] | None = None
+        self._since: dict[int, float] = {}
+        self._arrived = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._working = False
+        self._in_slice = False
+        self._settling = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        store: Store,
+        lane: Lane | None = None,
+        catch_up: Callable[[], None] | None = None,
+    ) -> None:
+        """Start to serve.
+
+        `lane` is None where the express lane cannot be used; `catch_up` brings the store up to date
+        with other workers, and is called before each slice.
+        """
+        self._store, self._lane, self._catch_up = store, lane, catch_up
+        for one in self._sockets:
+            self._loop.add_reader(one.fileno(), self._readable, one)
+        self._loop.add_reader(self._asking.fileno(), self._readable, self._asking)
+        if self._siblings is not None:
+            self._loop.add_reader(self._siblings.inbox.fileno(), self._hear_siblings)
+
+    def adopt(self, keys: KeyRing, responsible: Responsible, lane: Lane | None) -> None:
+        """Go on with other keys and zones, and with a lane that fits them, or none."""
+        self._machine.adopt(keys, responsible)
+        self._lane = lane
+
+    async def end(self) -> None:
+        """Answer what has arrived so far, and stop."""
+        for one in self._sockets:
+            self._take(one)
+            self._loop.remove_reader(one.fileno())
+        while self._backlog:
+            self._work_off(self._waiting)
+        if self._store is not None:
+            await self._store.close()
+        self._flush()
+        self._loop.remove_reader(self._asking.fileno())
+        if self._siblings is not None:
+            self._loop.remove_reader(self._siblings.inbox.fileno())
+        for task in self._tasks:
+            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def gauge(self) -> None:
+        """Set the gauges among the tallies; called now and then."""
+        tallies, machine = self._tallies, self._machine
+        tallies.set(("gauge", "backlog"), self._waiting)
+        tallies.set(("gauge", "store_pending"), self._store.depth() if self._store else 0)
+        tallies.set(("gauge", "foreign_mappings"), machine.foreign_mappings)
+        tallies.set(("gauge", "inquiries"), machine.inquiries)
+        undelivered = sum(s.undelivered for s in (*self._sockets, self._asking))
+        tallies.set(("undelivered",), undelivered)
+
+    # ---- datagrams -----------------------------------------------------------------------------
+
+    def _readable(self, source: DatagramSocket) -> None:
+        self._take(source)
+        if not self._working:
+            self._work()
+
+    def _take(self, source: DatagramSocket) -> None:
+        """Move datagrams from the kernel's buffer to the backlog, until either has had enough."""
+        while self._waiting < self._limit:
+            arrived = source.receive()
+            if arrived:
+                self._backlog.append((source, arrived, self._now()))
+                self._waiting += len(arrived)
+            if len(arrived) < source.batch:
+                return
+        self._words[_OVERFLOWED] += 1
+
+    def _work(self) -> None:
+        """Work off a slice, and come back as long as there is more."""
+        self._hear_siblings()
+        self._work_off(SLICE)
+        self._rearm()
+        self._working = bool(self._backlog)
+        if self._working:
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        for one in self._sockets:
+            self._take(one)
+        self._take(self._asking)
+        self._work()
+
+    def _work_off(self, most: int) -> None:
+        """Handle up to `most` datagrams, and let go of what that led to."""
+        if self._catch_up is not None:
+            try:
+                self._catch_up()
+            except StoreError:
+                # What others committed is not known: whatever was said now might be out of date.
+                self._discard()
+                return
+        self._in_slice = True
+        while self._backlog and most > 0:
+            source, arrived, since = self._backlog.popleft()
+            self._waiting -= len(arrived)
+            most -= len(arrived)
+            self._handle(source, arrived, since)
+        self._in_slice = False
+        self._flush()
+
+    def _discard(self) -> None:
+        self._words[_UNAVAILABLE] += self._waiting
+        self._backlog.clear()
+        self._waiting = 0
+
+    def _handle(self, source: DatagramSocket, arrived: list[Arrival], since: float) -> None:
+        """One batch: first what the lane knows, the rest through the machine."""
+        lane, now, rest = self._lane, self._now(), arrived
+        if lane is not None:
+            rest = self._by_lane(lane, source, arrived, now, since)
+        self._arrived = since
+        words, receive = self._words, self._machine.receive
+        for datagram, peer in rest:
+            message = decode(datagram)
+            if isinstance(message, Malformed):
+                words[MALFORMED[message]] += 1
+                continue
+            words[RECEIVED + datagram[0]] += 1
+            self._apply(receive(now, message, source.endpoint(peer)))
+
+    def _by_lane(
+        self, lane: Lane, source: DatagramSocket, arrived: list[Arrival], now: float, since: float
+    ) -> list[Arrival]:
+        """Let the express lane take what it can; the others are returned."""
+        rest = list[Arrival]()
+        table, keys, longest, outgoing = lane.table, lane.keys, lane.longest, source.outgoing
+        taken = [0] * (len(Type) + 1)
+        for arrival in arrived:
+            datagram, peer = arrival
+            size = answer(datagram, table, now, outgoing, source.place())
+            if size:
+                source.replied(peer, size)
+                taken[datagram[0]] += 1
+                continue
+            update = admit(datagram, keys, now, longest)
+            if update is not None and lane.enter(
+                update.key.home_address,
+                update.record,
+                update.freshness,
+                (source, peer, update, since),
+            ):
+                taken[Type.IMS_UPDATE] += 1
+            else:
+                rest.append(arrival)
+        for kind in Type:
+            if taken[kind]:
+                self._words[RECEIVED + kind] += taken[kind]
+                if kind is not Type.IMS_UPDATE:
+                    self._count_answers(Type(kind + 1), Code.SUCCEEDED, taken[kind], now - since)
+        return rest
+
+    def _count_answers(self, kind: Type, code: int, count: int, seconds: float) -> None:
+        self._words[SENT + kind] += count
+        self._words[ANSWERS[kind] + min(code, _LAST_CODE)] += count
+        self._tallies.responded(_ANSWERED[kind], seconds, count)
+
+    def entered(self, tickets: Sequence[Ticket], durable: bool) -> None:
+        """A group of updates that the lane admitted is durable, or could not be stored."""
+        code = Code.SUCCEEDED if durable else Code.TRY_AGAIN
+        now = self._now()
+        for since, arrivals in groupby(tickets, key=_arrival_time):
+            count = 0
+            for source, peer, update, _ in arrivals:
+                source.reply(peer, acknowledge(update, code))
+                count += 1
+            self._count_answers(Type.IMS_UPDATE_REPLY, code, count, now - since)
+        if not durable:
+            self._words[_UNAVAILABLE] += len(tickets)
+        self._soon()
+
+    def _flush(self) -> None:
+        if self._store is not None:
+            self._store.flush()
+        for one in self._sockets:
+            one.flush()
+        self._asking.flush()
+
+    # ---- effects -------------------------------------------------------------------------------
+
+    def _apply(self, effects: Sequence[ServerEffect]) -> None:
+        for effect in effects:
+            if type(effect) is Send:
+                self._send(effect)
+            elif isinstance(effect, StoreEffect):
+                self._submit(effect)
+            elif type(effect) is Event:
+                self._words[EVENTS[effect.kind]] += 1
+            elif type(effect) is Lookup:
+                self._look_up(effect.home_address)
+            elif type(effect) is Learned:
+                self._tell_siblings(effect.mapping)
+            else:
+                assert_never(effect)
+
+    def _submit(self, effect: StoreEffect) -> None:
+        assert self._store is not None
+        self._since[id(effect)] = self._arrived
+        self._store.submit(effect)
+
+    def answered(self, effect: StoreEffect, result: Written | Found) -> None:
+        """The store's results come here, within a slice or at any later time."""
+        now = self._now()
+        arrived, self._arrived = self._arrived, self._since.pop(id(effect), now)
+        if isinstance(effect, StoreWrite):
+            assert isinstance(result, tuple)
+            self._words[_UNAVAILABLE] += result[0] is Outcome.UNAVAILABLE
+            effects = self._machine.written(now, effect, *result)
+        else:
+            assert not isinstance(result, tuple)
+            self._words[_UNAVAILABLE] += result is Outcome.UNAVAILABLE
+            effects = self._machine.read(now, effect, result)
+        self._apply(effects)
+        self._arrived = arrived
+        self._soon()
+
+    def _soon(self) -> None:
+        """Outside a slice, let go of what was collected once this turn of the loop is over."""
+        if not self._in_slice and not self._settling:
+            self._settling = True
+            self._loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        """Outside a slice: let the answers go that belong together."""
+        self._settling = False
+        self._flush()
+        self._rearm()
+
+    def _send(self, effect: Send) -> None:
+        message, destination = effect.message, effect.destination
+        kind = _TYPES[type(message)]
+        if isinstance(message, Request):
+            self._words[SENT + kind] += 1
+            self._asking.send(destination, encode(message))
+            return
+        through = self._by_local.get(destination.local or UNSPECIFIED, self._sockets[0])
+        through.send(destination, encode(message))
+        self._count_answers(kind, message.code, 1, self._now() - self._arrived)
+
+    def _look_up(self, home_address: Address) -> None:
+        known = self._resolver.cached(home_address)
+        if known is not None:
+            self._apply(self._machine.servers_found(self._now(), home_address, known))
+            return
+        task = self._loop.create_task(self._resolve(home_address))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _resolve(self, home_address: Address) -> None:
+        arrived = self._now()
+        found = await self._resolver.servers(home_address)
+        self._arrived = arrived
+        self._apply(self._machine.servers_found(self._now(), home_address, found))
+        self._settle()
+
+    # ---- time ----------------------------------------------------------------------------------
+
+    def _rearm(self) -> None:
+        """Have the machine woken at its deadline."""
+        deadline = self._machine.deadline
+        if deadline == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, deadline
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - self._now()), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = self._timer_at = None
+        self._arrived = self._now()
+        self._apply(self._machine.handle_timer(self._now()))
+        self._settle()
+
+    # ---- the other workers ---------------------------------------------------------------------
+
+    def _tell_siblings(self, mapping: Mapping) -> None:
+        if self._siblings is None:
+            return
+        data = _to_bytes(mapping)
+        for outbox in self._siblings.outboxes:
+            # One that does not read is dead or far behind: nodes ask again.
+            with suppress(OSError):
+                outbox.send(data)
+
+    def _hear_siblings(self) -> None:
+        if self._siblings is None:
+            return
+        while True:
+            try:
+                data = self._siblings.inbox.recv(SLOT)
+            except BlockingIOError:
+                return
+            self._machine.learn(self._now(), _from_bytes(data))
+
+
+def _to_bytes(mapping: Mapping) -> bytes:
+    life = math.ceil(mapping.expires - mapping.registered_at)
+    registration = Registration(
+        mapping.home_address,
+        mapping.prefix_length,
+        mapping.mobile_addresses,
+        mapping.version,
+        0,
+        mapping.registered_at,
+        max(0, life),
+    )
+    return key_of(mapping.home_address, mapping.prefix_length).ljust(_KEY) + pack(registration)
+
+
+def _from_bytes(data: bytes) -> Mapping:
+    found = unpack(data[:_KEY], data[_KEY:])
+    return Mapping(
+        found.home_address,
+        found.prefix_length,
+        found.mobile_addresses,
+        found.version,
+        found.registered_at,
+        found.expires,
+    )
