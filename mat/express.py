@@ -12,13 +12,14 @@ sent the same bytes, which property tests hold it to (docs/protocol.md, sections
 
 import hmac
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, final
 
 from mat.address import Address, is_ipv4, is_unicast
 from mat.authentication import Key, KeyRing, mac_of
 from mat.codec import FLAG_EXTENSIONS, MAC_SIZE, Extension
 from mat.messages import EXACT, MAX_MOBILE_ADDRESSES, MOST_FRESHNESS, REQUEST_SIZE, Code, Type
 from mat.registrations import RECORD, RegistrationTable
+from mat.server import Responsible
 
 _NONCE: Final = Extension.NONCE << 24 | 3 << 16
 _VERSION: Final = Extension.VERSION << 24 | 4 << 16
@@ -54,72 +55,6 @@ _read_query = _QUERY.unpack_from
 _read_notify = _NOTIFY.unpack_from
 _read_record = RECORD.unpack_from
 _RECORD_SIZE: Final = RECORD.size
-
-
-def answer(
-    datagram: bytes, table: RegistrationTable, now: float, outgoing: bytearray, place: int
-) -> int:
-    """Answer an MA Query, or an HA Notify between two nodes of this IMS, into `outgoing`.
-
-    Returns the size of the answer, or 0 for a datagram that is the machine's to look at. The caller
-    has made sure that every home address in `table` is one that this IMS is responsible for.
-    """
-    asked = _asked(datagram, table, now)
-    if asked is None:
-        return 0
-    head, home, sequence, nonce = asked
-    record = table.get(home)
-    if record is None:
-        return 0
-    count: int
-    version, _, registered_at, lifetime, prefix_length, count = _read_record(record)
-    remaining = registered_at + lifetime - now
-    if remaining <= 0 or not count or prefix_length != EXACT:
-        return 0
-    layout = _ANSWERS[count]
-    layout.pack_into(
-        outgoing,
-        place,
-        head + 4 * count,
-        sequence,
-        home,
-        record[_RECORD_SIZE:],
-        version >> 32,
-        int(remaining),
-        _NONCE,
-        nonce,
-        _VERSION,
-        version,
-        max(0, int((now - registered_at) * 1000)),
-    )
-    return layout.size
-
-
-def _asked(
-    datagram: bytes, table: RegistrationTable, now: float
-) -> tuple[int, Address, int, bytes] | None:
-    """First word of the answer, whose mapping it carries, sequence and nonce."""
-    size = len(datagram)
-    if size == REQUEST_SIZE:
-        head, sequence, home, timestamp, extension, nonce, last = _read_query(datagram)
-        if head != _QUERY_HEAD or extension != _NONCE:
-            return None
-        if last != _PADDING and not _is_version(datagram, last, timestamp):
-            return None
-        return _ANSWER_HEAD, home, sequence, nonce
-    if size != _NOTIFY_SIZE:
-        return None
-    head, sequence, mover, home, timestamp, extension, nonce, last, version, _ = _read_notify(
-        datagram
-    )
-    if head != _NOTIFY_HEAD or extension != _NONCE or last != _VERSION:
-        return None
-    if version and version >> 32 != timestamp:
-        return None
-    if is_ipv4(mover) != is_ipv4(home) or not is_unicast(mover):
-        return None
-    vouched = _vouched(table.get(mover), version or timestamp << 32, now)
-    return (_ACK_HEAD, home, sequence, nonce) if vouched else None
 
 
 def _is_version(datagram: bytes, extension: int, timestamp: int) -> bool:
@@ -180,39 +115,6 @@ _REPLY: Final = Struct("!III8sIIQ")
 _REPLY_HEAD: Final = _head(Type.IMS_UPDATE_REPLY, 2)
 
 
-def admit(datagram: bytes, keys: KeyRing, now: float, longest: int) -> Admitted | None:
-    """An IMS Update that the machine would hand to its store; None for all other datagrams.
-
-    `longest` is the longest lifetime granted, s. The caller has made sure that this IMS is
-    responsible for the home address of every key in `keys`.
-    """
-    form = _FORMS.get(len(datagram) << 32 | int.from_bytes(datagram[:4]))
-    if form is None:
-        return None
-    fields = form.read.unpack(datagram)
-    _, sequence, home, moved, timestamp, lifetime, extension, nonce = fields[:8]
-    last, key_id, freshness, mac = fields[-4:]
-    if extension != _NONCE or last != _AUTHENTICATION or not lifetime:
-        return None
-    version = freshness
-    if form.versioned:
-        if fields[8] != _VERSION or not fields[9]:
-            return None
-        version = fields[9]
-    if version >> 32 != timestamp or not version <= freshness < MOST_FRESHNESS:
-        return None
-    key = keys(key_id)
-    if key is None or home != key.home_address or key.prefix_length != EXACT:
-        return None
-    if not _acceptable(moved, form.addresses, is_ipv4(home)):
-        return None
-    if not hmac.compare_digest(mac_of(key, datagram[:-MAC_SIZE]), mac):
-        return None
-    granted = min(lifetime, longest)
-    record = RECORD.pack(version, freshness, now, granted, EXACT, form.addresses) + moved
-    return Admitted(key, record, freshness, sequence, nonce)
-
-
 def _acceptable(moved: bytes, count: int, ipv4: bool) -> bool:
     """Whether these are distinct unicast addresses of one family."""
     if count == 1:
@@ -235,3 +137,114 @@ def acknowledge(update: Admitted, code: Code = Code.SUCCEEDED) -> bytes:
         update.freshness,
     )
     return covered + mac_of(key, covered)
+
+
+# ---- the lane ------------------------------------------------------------------------------------
+
+
+@final
+class ExpressLane:
+    """The lane over one table of registrations. See the head of the module."""
+
+    __slots__ = ("_keys", "_longest", "_responsible", "table")
+
+    def __init__(
+        self, table: RegistrationTable, keys: KeyRing, responsible: Responsible, longest: int
+    ) -> None:
+        """`keys` and `responsible` are the machine's; `longest` is the longest lifetime, s."""
+        self.table = table
+        self._keys = keys
+        self._responsible = responsible
+        self._longest = longest
+
+    def adopt(self, keys: KeyRing, responsible: Responsible) -> None:
+        """Go on with other keys and zones, as the machine does."""
+        self._keys = keys
+        self._responsible = responsible
+
+    def answer(self, datagram: bytes, now: float, outgoing: bytearray, place: int) -> int:
+        """Answer an MA Query, or an HA Notify between two nodes of this IMS, into `outgoing`.
+
+        Returns the size of the answer, or 0 for a datagram that is the machine's to look at.
+        """
+        asked = self._asked(datagram, now)
+        if asked is None:
+            return 0
+        head, home, sequence, nonce = asked
+        record = self.table.get(home)
+        if record is None or not self._responsible(home):
+            return 0
+        count: int
+        version, _, registered_at, lifetime, prefix_length, count = _read_record(record)
+        remaining = registered_at + lifetime - now
+        if remaining <= 0 or not count or prefix_length != EXACT:
+            return 0
+        layout = _ANSWERS[count]
+        layout.pack_into(
+            outgoing,
+            place,
+            head + 4 * count,
+            sequence,
+            home,
+            record[_RECORD_SIZE:],
+            version >> 32,
+            int(remaining),
+            _NONCE,
+            nonce,
+            _VERSION,
+            version,
+            max(0, int((now - registered_at) * 1000)),
+        )
+        return layout.size
+
+    def _asked(self, datagram: bytes, now: float) -> tuple[int, Address, int, bytes] | None:
+        """First word of the answer, whose mapping it carries, sequence and nonce."""
+        size = len(datagram)
+        if size == REQUEST_SIZE:
+            head, sequence, home, timestamp, extension, nonce, last = _read_query(datagram)
+            if head != _QUERY_HEAD or extension != _NONCE:
+                return None
+            if last != _PADDING and not _is_version(datagram, last, timestamp):
+                return None
+            return _ANSWER_HEAD, home, sequence, nonce
+        if size != _NOTIFY_SIZE:
+            return None
+        head, sequence, mover, home, timestamp, extension, nonce, last, version, _ = _read_notify(
+            datagram
+        )
+        if head != _NOTIFY_HEAD or extension != _NONCE or last != _VERSION:
+            return None
+        if version and version >> 32 != timestamp:
+            return None
+        if is_ipv4(mover) != is_ipv4(home) or not is_unicast(mover):
+            return None
+        vouched = _vouched(self.table.get(mover), version or timestamp << 32, now)
+        return (_ACK_HEAD, home, sequence, nonce) if vouched and self._responsible(mover) else None
+
+    def admit(self, datagram: bytes, now: float) -> Admitted | None:
+        """An IMS Update that the machine would hand to its store; None for all other datagrams."""
+        form = _FORMS.get(len(datagram) << 32 | int.from_bytes(datagram[:4]))
+        if form is None:
+            return None
+        fields = form.read.unpack(datagram)
+        _, sequence, home, moved, timestamp, lifetime, extension, nonce = fields[:8]
+        last, key_id, freshness, mac = fields[-4:]
+        if extension != _NONCE or last != _AUTHENTICATION or not lifetime:
+            return None
+        version = freshness
+        if form.versioned:
+            if fields[8] != _VERSION or not fields[9]:
+                return None
+            version = fields[9]
+        if version >> 32 != timestamp or not version <= freshness < MOST_FRESHNESS:
+            return None
+        key = self._keys(key_id)
+        if key is None or home != key.home_address or key.prefix_length != EXACT:
+            return None
+        if not self._responsible(home) or not _acceptable(moved, form.addresses, is_ipv4(home)):
+            return None
+        if not hmac.compare_digest(mac_of(key, datagram[:-MAC_SIZE]), mac):
+            return None
+        granted = min(lifetime, self._longest)
+        record = RECORD.pack(version, freshness, now, granted, EXACT, form.addresses) + moved
+        return Admitted(key, record, freshness, sequence, nonce)

@@ -39,17 +39,18 @@ class Document:
 
     __slots__ = ("_error", "_lines", "_overridden", "_path", "_what", "text", "values")
 
-    def __init__(self, path: Path, what: str, error: type[InputError]) -> None:
+    def __init__(self, path: Path | None, what: str, error: type[InputError]) -> None:
         """Read and parse the file; `what` says what it is, as in "a scenario".
 
-        Raises `error`, as all methods do.
+        Without a file the document is empty, and overrides make it. Raises `error`, as all methods
+        do.
         """
         self._path = path
         self._what = what
         self._error = error
         self._lines: dict[KeyPath, int] | None = None
         self._overridden: dict[KeyPath, str] = {}
-        self.text = self._read()
+        self.text = self._read(path) if path is not None else ""
         self.values = self._parse()
 
     def override(self, texts: Sequence[str], option: str = "--set ") -> None:
@@ -83,17 +84,17 @@ class Document:
                 Problem(self._where(line, path), dotted(path), what) for line, path, what in listed
             )
 
-    def _read(self) -> str:
+    def _read(self, path: Path) -> str:
         try:
-            return self._path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             what = f"is not UTF-8 text ({error.reason}); {self._what} is a TOML file"
-            raise self._error([Problem(str(self._path), "", what)]) from error
+            raise self._error([Problem(str(path), "", what)]) from error
         except OSError as error:
             # "a scenario" is the file that is wanted: "a readable scenario file".
             kind = self._what.partition(" ")[2]
             what = f"cannot be read ({error.strerror or error}); name a readable {kind} file"
-            raise self._error([Problem(str(self._path), "", what)]) from error
+            raise self._error([Problem(str(path), "", what)]) from error
 
     def _parse(self) -> dict[str, Any]:
         try:
@@ -124,7 +125,8 @@ class Document:
         inside = (text for key, text in self._overridden.items() if key[: len(path)] == path)
         if (text := next(inside, None)) is not None:
             return text
-        return f"{self._path}:{line}" if line else str(self._path)
+        place = str(self._path) if self._path is not None else ""
+        return f"{place}:{line}" if line else place
 
 
 def _by_line(item: tuple[int, KeyPath, str]) -> int:

@@ -45,8 +45,8 @@ def _names() -> Iterator[Name]:
         yield ("response_microseconds", name)
     yield from (("dns", name) for name in DNS)
     yield from (("gauge", name) for name in GAUGES)
-    yield from (("overflowed",), ("undelivered",), ("store_unavailable",), ("commits",))
-    yield from (("beat",), ("reloads",), ("started",))
+    yield from (("overflowed",), ("undelivered",), ("store_unavailable",))
+    yield from (("beat",), ("reloads",))
 
 
 LAYOUT: Final = tuple(_names())
@@ -59,8 +59,8 @@ SENT: Final = INDEX["sent", TYPES[0]] - 1
 MALFORMED: Final = {reason: INDEX["malformed", reason.name.lower()] for reason in Malformed}
 EVENTS: Final = {kind: INDEX["events", kind.name.lower()] for kind in EventKind}
 ANSWERS: Final = {
-    kind: INDEX["answers", NAMES_OF, CODES[0]]
-    for kind, NAMES_OF in (
+    kind: INDEX["answers", request, CODES[0]]
+    for kind, request in (
         (Type.IMS_UPDATE_REPLY, "IMS Update"),
         (Type.MA_ANSWER, "MA Query"),
         (Type.HA_NOTIFY_ACK, "HA Notify"),
@@ -86,6 +86,10 @@ class Tallies:
 
     def __getitem__(self, name: Name) -> int:
         return self.words[INDEX[name]]
+
+    def total(self, family: str) -> int:
+        """All counters of a family together."""
+        return sum(self.words[at] for name, at in INDEX.items() if name[0] == family)
 
     def add(self, name: Name, amount: int = 1) -> None:
         """Count, where speed does not matter."""

@@ -36,14 +36,13 @@ from mat.effects import (
     ServerEffect,
     StoreWrite,
 )
-from mat.express import Admitted, acknowledge, admit, answer
+from mat.express import Admitted, ExpressLane, acknowledge
 from mat.mapping_table import Mapping, Servers
 from mat.messages import NAMES, Code, Request, Type
 from mat.registrations import (
     Key,
     Outcome,
     Registration,
-    RegistrationTable,
     key_of,
     pack,
     unpack,
@@ -101,19 +100,8 @@ Ticket = tuple[DatagramSocket, Peer, Admitted, float]
 _arrival_time = itemgetter(3)
 
 
-@final
-@dataclass(slots=True, frozen=True)
-class Lane:
-    """What the express lane needs: possible where the store's table is in this process.
-
-    Every home address in `table`, and of every key in `keys`, must be one that this IMS is
-    responsible for. `enter` is the store's; `longest` the longest lifetime granted, s.
-    """
-
-    table: RegistrationTable
-    keys: KeyRing
-    enter: Callable[[Key, bytes, int, Ticket], bool]
-    longest: int
+Enter = Callable[[Key, bytes, int, Ticket], bool]
+"""How the store takes an admitted update: `JournalStore.enter`."""
 
 
 @final
@@ -148,7 +136,7 @@ class Worker:
         self._limit = backlog
         self._siblings = siblings
         self._store: Store | None = None
-        self._lane: Lane | None = None
+        self._express: tuple[ExpressLane, Enter] | None = None
         self._catch_up: Callable[[], None] | None = None
         self._since: dict[int, float] = {}
         self._arrived = 0.0
@@ -164,25 +152,27 @@ class Worker:
     def begin(
         self,
         store: Store,
-        lane: Lane | None = None,
+        express: tuple[ExpressLane, Enter] | None = None,
         catch_up: Callable[[], None] | None = None,
     ) -> None:
         """Start to serve.
 
-        `lane` is None where the express lane cannot be used; `catch_up` brings the store up to date
-        with other workers, and is called before each slice.
+        `express` is the express lane and how it enters updates into the store, where the store's
+        table is in this process; `catch_up` brings the store up to date with other workers, and is
+        called before each slice.
         """
-        self._store, self._lane, self._catch_up = store, lane, catch_up
+        self._store, self._express, self._catch_up = store, express, catch_up
         for one in self._sockets:
             self._loop.add_reader(one.fileno(), self._readable, one)
         self._loop.add_reader(self._asking.fileno(), self._readable, self._asking)
         if self._siblings is not None:
             self._loop.add_reader(self._siblings.inbox.fileno(), self._hear_siblings)
 
-    def adopt(self, keys: KeyRing, responsible: Responsible, lane: Lane | None) -> None:
-        """Go on with other keys and zones, and with a lane that fits them, or none."""
+    def adopt(self, keys: KeyRing, responsible: Responsible) -> None:
+        """Go on with other keys and zones."""
         self._machine.adopt(keys, responsible)
-        self._lane = lane
+        if self._express is not None:
+            self._express[0].adopt(keys, responsible)
 
     async def end(self) -> None:
         """Answer what has arrived so far, and stop."""
@@ -270,9 +260,9 @@ class Worker:
 
     def _handle(self, source: DatagramSocket, arrived: list[Arrival], since: float) -> None:
         """One batch: first what the lane knows, the rest through the machine."""
-        lane, now, rest = self._lane, self._now(), arrived
-        if lane is not None:
-            rest = self._by_lane(lane, source, arrived, now, since)
+        now, rest = self._now(), arrived
+        if self._express is not None:
+            rest = self._by_lane(*self._express, source, arrived, since)
         self._arrived = since
         words, receive = self._words, self._machine.receive
         for datagram, peer in rest:
@@ -284,21 +274,26 @@ class Worker:
             self._apply(receive(now, message, source.endpoint(peer)))
 
     def _by_lane(
-        self, lane: Lane, source: DatagramSocket, arrived: list[Arrival], now: float, since: float
+        self,
+        lane: ExpressLane,
+        enter: Enter,
+        source: DatagramSocket,
+        arrived: list[Arrival],
+        since: float,
     ) -> list[Arrival]:
         """Let the express lane take what it can; the others are returned."""
         rest = list[Arrival]()
-        table, keys, longest, outgoing = lane.table, lane.keys, lane.longest, source.outgoing
+        answer, admit, outgoing, now = lane.answer, lane.admit, source.outgoing, self._now()
         taken = [0] * (len(Type) + 1)
         for arrival in arrived:
             datagram, peer = arrival
-            size = answer(datagram, table, now, outgoing, source.place())
+            size = answer(datagram, now, outgoing, source.place())
             if size:
                 source.replied(peer, size)
                 taken[datagram[0]] += 1
                 continue
-            update = admit(datagram, keys, now, longest)
-            if update is not None and lane.enter(
+            update = admit(datagram, now)
+            if update is not None and enter(
                 update.key.home_address,
                 update.record,
                 update.freshness,

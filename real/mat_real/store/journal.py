@@ -32,7 +32,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, assert_never, final
+from typing import Final, Generic, NamedTuple, TypeVar, assert_never, final
 
 from mat.effects import ReadByHome, ReadByMobile, StoreWrite
 from mat.registrations import (
@@ -48,6 +48,9 @@ from mat.registrations import (
 )
 from mat_real.store import Answered, StoreEffect, StoreError
 from mat_real.store._wal import damaged_frames
+
+Ticket = TypeVar("Ticket")
+"""What the express lane hands in with an update and wants back."""
 
 APPLICATION: Final = 0x4D41544A
 """SQLite's application_id of a journal: "MATJ"."""
@@ -137,10 +140,10 @@ class Appended(NamedTuple):
 class Journal:
     """A journal file: opened, checked, read from end to end, appended to."""
 
-    __slots__ = ("_database", "_path", "_reader", "entries", "floor", "last", "newest")
+    __slots__ = ("_database", "_path", "_reader", "entries", "last")
 
-    def __init__(self, path: Path, table: RegistrationTable) -> None:
-        """Open the file and read all of it into `table`.
+    def __init__(self, path: Path) -> None:
+        """Open the file and check it.
 
         Raises `StoreError` for a file that is not there, no journal, damaged or not to be written:
         a store that may have lost something does not open.
@@ -150,8 +153,6 @@ class Journal:
         """Registrations in the journal, live or not."""
         self.last = 0
         """Id of the last row that was read or written."""
-        self.newest = 0.0
-        """When the newest registration was registered, s of the server's clock."""
         try:
             damaged = damaged_frames(path.with_name(path.name + "-wal"))
             if damaged:
@@ -159,12 +160,18 @@ class Journal:
             self._database = _connected(path)
             self._reader = _connected(path)
             self._check()
-            self.floor = table.floor = int(self.meta("floor"), 16)
-            self.catch_up(table)
         except (OSError, sqlite3.Error, ValueError) as error:
-            raise StoreError(
-                f"{path}: cannot be used as a store ({error}); {_MEND_FILE}"
-            ) from error
+            of_disk = isinstance(error, OSError | sqlite3.OperationalError)
+            mend = _MEND_DISK if of_disk else _MEND_FILE
+            raise StoreError(f"{path}: cannot be used as a store ({error}); {mend}") from error
+
+    def read_all(self, table: RegistrationTable) -> None:
+        """Read the whole journal, and the floor, into an empty table. Raises `StoreError`."""
+        try:
+            table.floor = int(self.meta("floor"), 16)
+            self.catch_up(table)
+        except (sqlite3.Error, ValueError) as error:
+            raise StoreError(f"{self._path}: is damaged ({error}); {_MEND_FILE}") from error
 
     def _check(self) -> None:
         (application,) = self._database.execute("PRAGMA application_id").fetchone()
@@ -210,7 +217,6 @@ class Journal:
             raise ValueError(f"row {row} of the journal is not what was written")
         count = 0
         for key, record in split(data):
-            self.newest = max(self.newest, RECORD.unpack_from(record)[2])
             count += 1
             yield key, record
         if count != entries:
@@ -270,6 +276,17 @@ class Journal:
         self._database.execute("DELETE FROM journal WHERE id <= ?", (last,))
         return kept, removed
 
+    def latest(self) -> float:
+        """When the newest registration was registered, s of the server's clock; 0 if there is none.
+
+        Reads all rows, but enters nothing into a table. Raises as `catch_up` does.
+        """
+        newest = 0.0
+        for row in self._reader.execute(_TAIL, (0,)):
+            for _, record in self._entries(*row):
+                newest = max(newest, RECORD.unpack_from(record)[2])
+        return newest
+
     def close(self) -> None:
         """Close the file; the last to do so folds the WAL into it."""
         self._reader.close()
@@ -278,25 +295,25 @@ class Journal:
 
 @final
 @dataclass(slots=True)
-class _Group:
+class _Group(Generic[Ticket]):
     """Updates that commit together, and everything that is answered when they have."""
 
     records: dict[Key, bytes] = field(default_factory=dict[Key, bytes])
     answers: list[tuple[StoreWrite, Outcome, int]] = field(
         default_factory=list[tuple[StoreWrite, Outcome, int]]
     )
-    admitted: list[object] = field(default_factory=list[object])
+    admitted: list[Ticket] = field(default_factory=list[Ticket])
 
 
 @final
-class JournalStore:
+class JournalStore(Generic[Ticket]):
     """The embedded store behind the `Store` interface, in one worker."""
 
     def __init__(
         self,
         path: Path,
         answered: Answered,
-        entered: Callable[[list[object], bool], None],
+        entered: Callable[[list[Ticket], bool], None],
         call_soon: Callable[[Callable[[], None]], object],
         *,
         shared: bool = False,
@@ -309,19 +326,20 @@ class JournalStore:
         file too, of which one `cleans`. Raises `StoreError`.
         """
         self.table = RegistrationTable()
-        self._journal = Journal(path, self.table)
+        self._journal = Journal(path)
+        self._journal.read_all(self.table)
         self._answered = answered
         self._entered = entered
         self._call_soon = call_soon
         self._shared = shared
         self._cleans = cleans
-        self._collecting = _Group()
+        self._collecting = _Group[Ticket]()
         self._pending: dict[Key, bytes] = {}
-        self._writing: _Group | None = None
+        self._writing: _Group[Ticket] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._failure = ""
-        self._work: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Group[Ticket] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
 
@@ -329,11 +347,6 @@ class JournalStore:
     def failure(self) -> str:
         """Why the last commit failed; empty if it did not."""
         return self._failure
-
-    @property
-    def newest(self) -> float:
-        """When the newest registration in the file was registered, s of the server's clock."""
-        return self._journal.newest
 
     def catch_up(self) -> None:
         """See what other workers have committed. Raises `StoreError` if that cannot be told."""
@@ -378,7 +391,7 @@ class JournalStore:
             group = self._writing
         group.answers.append((effect, outcome, freshness))
 
-    def enter(self, key: Key, record: bytes, freshness: int, ticket: object) -> bool:
+    def enter(self, key: Key, record: bytes, freshness: int, ticket: Ticket) -> bool:
         """The express lane's way in: an update that is plainly fresher than all that is known.
 
         Returns False, having done nothing, if it is not. `ticket` is handed back through
@@ -395,7 +408,7 @@ class JournalStore:
     def flush(self) -> None:
         """Let the group go, unless one is under way: then it goes when that one is done."""
         if self._writing is None and self._collecting.records:
-            self._writing, self._collecting = self._collecting, _Group()
+            self._writing, self._collecting = self._collecting, _Group[Ticket]()
             self._idle.clear()
             self._work.put(self._writing)
 
@@ -468,7 +481,7 @@ class JournalStore:
         if self._writing is None:
             self._idle.set()
 
-    def _finish(self, group: _Group) -> None:
+    def _finish(self, group: _Group[Ticket]) -> None:
         pending = self._pending
         for key, record in group.records.items():
             if pending.get(key) is record:

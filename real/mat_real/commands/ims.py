@@ -1,0 +1,160 @@
+"""`mat ims`: the mapping server. Light to import; the server loads when it runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mat_real.commands.load import load
+
+EXAMPLE = """\
+[ims]
+zones = ["10.1.0.0/16"]            # home prefixes this server is responsible for
+keys = "/etc/mat/keys"             # made by `mat key new HOA`
+[store]
+path = "/var/lib/mat/ims.store"
+[metrics]
+listen = "127.0.0.1:9628"
+"""
+
+
+@click.group(short_help="Run a mapping server, look at it, load-test it.")
+def ims() -> None:
+    """The IP address mapping server (IMS): it holds the mappings of the nodes of its zones."""
+
+
+ims.add_command(load)
+
+
+@ims.command("serve", short_help="Run a mapping server until it is told to stop.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Configuration file. Default: /etc/mat/ims.toml if there is one.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another value for a field, such as ims.workers=2; may be given more than once.",
+)
+@click.option("--check", is_flag=True, help="Check configuration and key file, and leave.")
+@click.option("--example", is_flag=True, help="Print a configuration to begin with, and leave.")
+def serve(config: Path | None, overrides: tuple[str, ...], check: bool, example: bool) -> None:
+    """Run a mapping server, IPv4 and IPv6, until SIGTERM or Ctrl-C.
+
+    \b
+    mat ims serve --example > ims.toml            a configuration to begin with
+    mat ims serve --config ims.toml --check       is all as it should be?
+    mat ims serve --config ims.toml
+    mat ims serve --config ims.toml --set ims.workers=2 --set 'log.format="json"'
+
+    SIGHUP (systemctl reload mat-ims) reads keys and zones again without losing a request. What each
+    field means is said in docs/ims.md.
+    """
+    if example:
+        click.echo(EXAMPLE, nl=False)
+        return
+    _serve(config if config is not None else _default_config(), overrides, check=check)
+
+
+def _default_config() -> Path | None:
+    default = Path("/etc/mat/ims.toml")
+    return default if default.exists() else None
+
+
+def _serve(config: Path | None, overrides: tuple[str, ...], *, check: bool) -> None:
+    from mat_files.errors import InputError
+    from mat_real.dns import DnsError
+    from mat_real.ims.config import Configuration
+    from mat_real.ims.supervisor import ServerError
+    from mat_real.ims.supervisor import serve as run
+    from mat_real.keys import load as load_keys
+    from mat_real.store import StoreError
+
+    try:
+        if check:
+            found = Configuration(config, overrides)
+            ring = load_keys(found.beside(found.config.ims.keys))
+            click.echo(f"Fine: {len(found.config.ims.zones)} zones, {len(ring)} keys.")
+        else:
+            run(config, overrides)
+    except (InputError, ServerError, StoreError, DnsError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@ims.command("status", short_help="Show what a running server does.")
+@click.option(
+    "--control",
+    type=click.Path(path_type=Path),
+    default=Path("/run/mat/ims.sock"),
+    show_default=True,
+    help="The server's control socket (ims.control in its configuration).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def status(control: Path, as_json: bool) -> None:
+    """Show requests, answers, response times, store and workers of a running server.
+
+    \b
+    mat ims status
+    mat ims status --control ./ims.sock --json | python3 -m json.tool
+    """
+    from mat_real.ims.status import ask
+
+    try:
+        found = ask(control)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        mend = "is the server running, and is this its ims.control?"
+        raise click.ClickException(f"{control}: no server answers ({reason}); {mend}") from error
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"mat {found['version']}, up {_duration(found['uptime'])}, store {found['store']}, on "
+        f"{' '.join(found['listen'])}, for {' '.join(found['zones'])}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    requests = Table("request", "received", "succeeded", "other codes", "p50 ≤", "p99 ≤", "p99.9 ≤")
+    for name, one in found["requests"].items():
+        succeeded = one["answers"]["succeeded"]
+        others = sum(one["answers"].values()) - succeeded
+        times = [_seconds(value) for value in one["response"].values()]
+        requests.add_row(name, str(one["received"]), str(succeeded), str(others), *times)
+    console.print(requests)
+    workers = Table("worker", "pid", "restarts", "mappings", "keys", "backlog", "store pending")
+    for number, one in enumerate(found["workers"]):
+        columns = ("pid", "restarts", "mappings", "keys", "backlog", "store_pending")
+        workers.add_row(str(number), *(str(one[column]) for column in columns))
+    console.print(workers)
+    console.print(
+        f"malformed {found['malformed']}, unauthentic {found['unauthentic']}, store unavailable "
+        f"{found['store_unavailable']}, overloads {found['overflowed']}, reloads "
+        f"{found['reloads']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

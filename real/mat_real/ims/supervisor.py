@@ -1,0 +1,382 @@
+"""The process in charge: binds the sockets, starts the workers, and keeps them going.
+
+The supervisor holds every socket, so a worker that dies loses nothing that the kernel has received:
+its successor reads it. It also holds the store's lock, the clock, the counters' memory, and what
+operators talk to: signals, metrics, the control socket.
+"""
+
+import asyncio
+import fcntl
+import json
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, final
+
+from mat.address import format_address
+from mat.ims_record import RecordError, from_text
+from mat_files.errors import InputError
+from mat_real.datagrams import bind
+from mat_real.dns import DnsError, Responder
+from mat_real.ims.clock import remembered
+from mat_real.ims.config import Configuration, ServerConfig
+from mat_real.ims.logs import set_up
+from mat_real.ims.metrics import serve_metrics
+from mat_real.ims.status import snapshot
+from mat_real.ims.tallies import Tallies, size
+from mat_real.ims.worker_process import FAILED, Task
+from mat_real.keys import load
+from mat_real.store import StoreError
+from mat_real.store.journal import Journal, create
+
+STOP_TIME: Final = 20.0
+"""Seconds that workers have to finish before they are killed."""
+SLOWEST_RESTART: Final = 10.0
+"""Longest pause, s, before a worker that dies again and again is started again."""
+_FRESHNESS_UNITS: Final = 1 << 32
+"""Freshness counts in 2^-32 s (docs/protocol.md, section 6.2)."""
+
+_log = logging.getLogger("mat.ims")
+
+
+class ServerError(Exception):
+    """The server cannot start; says why and how to mend it."""
+
+
+@final
+@dataclass(slots=True)
+class _Seat:
+    """A worker's place: what outlives the process that sits there."""
+
+    number: int
+    sockets: list[socket.socket]
+    inbox: socket.socket
+    outbox: socket.socket
+    process: asyncio.subprocess.Process | None = None
+    restarts: int = 0
+    begun: float = 0.0
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def serve(path: Path | None, overrides: Sequence[str]) -> None:
+    """Run the server until it is told to stop (SIGTERM, SIGINT).
+
+    Raises `ServerError`, `StoreError`, `DnsError` and `mat_files.errors.InputError` if it cannot
+    start.
+    """
+    configuration = Configuration(path, tuple(overrides))
+    set_up(configuration.config.log.level, configuration.config.log.format)
+    load(configuration.beside(configuration.config.ims.keys))
+    asyncio.run(_serve(path, overrides, configuration))
+
+
+async def _serve(path: Path | None, overrides: Sequence[str], configuration: Configuration) -> None:
+    with ExitStack() as stack:
+        kept_clock = remembered("", 0.0)
+        if configuration.config.store.kind == "journal":
+            store = configuration.beside(configuration.config.store.path)
+            stack.enter_context(_locked(store))
+            kept_clock = await asyncio.to_thread(_prepare_journal, store)
+        supervisor = _Supervisor(path, overrides, configuration, kept_clock, stack)
+        await supervisor.run()
+
+
+@contextmanager
+def _locked(store: Path) -> Generator[None]:
+    """Only one server uses a journal at a time. Raises `StoreError`."""
+    path = store.with_name(store.name + ".lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        what = f"{path}: cannot be made ({error.strerror}); see that its directory exists"
+        raise StoreError(f"{what} and can be written") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        what = "is in use by another server; stop that one, or name another store"
+        raise StoreError(f"{store}: {what}") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _prepare_journal(store: Path) -> str:
+    """Make the journal if there is none; the clock to go on with. Raises `StoreError`."""
+    if not store.exists():
+        create(store, int(time.time() * _FRESHNESS_UNITS), remembered("", 0.0))
+        _log.info("made a new store", extra={"path": str(store)})
+    journal = Journal(store)
+    try:
+        kept = journal.meta("clock")
+        going_on = remembered(kept, 0.0)
+        if going_on != kept:
+            going_on = remembered("", journal.latest())
+            journal.set_meta("clock", going_on)
+    finally:
+        journal.close()
+    return going_on
+
+
+@final
+class _Supervisor:
+    def __init__(
+        self,
+        path: Path | None,
+        overrides: Sequence[str],
+        configuration: Configuration,
+        kept_clock: str,
+        stack: ExitStack,
+    ) -> None:
+        self._path = path
+        self._overrides = list(overrides)
+        self._configuration = configuration
+        self._clock = kept_clock
+        self._stack = stack
+        self._stopping = asyncio.Event()
+        self._failed = ""
+        self._started = time.time()
+        workers = configuration.config.ims.workers
+        self._memory = os.memfd_create("mat-ims-tallies", 0)
+        stack.callback(os.close, self._memory)
+        os.ftruncate(self._memory, size(workers))
+        mapped = mmap.mmap(self._memory, size(workers))
+        self._tallies = [Tallies(mapped, number) for number in range(workers)]
+        self._seats = [self._seat(number) for number in range(workers)]
+
+    def _seat(self, number: int) -> _Seat:
+        ims = self._configuration.config.ims
+        sockets: list[socket.socket] = []
+        for address, port in ims.listen:
+            try:
+                bound = bind(address, port, reuse_port=ims.workers > 1, buffer=ims.receive_buffer)
+            except OSError as error:
+                where = f"[{format_address(address)}]:{port}"
+                what = f"cannot listen on {where} ({error.strerror})"
+                mend = "set ims.listen to an address of this host and a port that is free"
+                raise ServerError(f"{what}; {mend}") from error
+            sockets.append(self._stack.enter_context(bound))
+        inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._stack.enter_context(inbox)
+        self._stack.enter_context(outbox)
+        return _Seat(number, sockets, inbox, outbox)
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises `ServerError` if a worker cannot begin."""
+        loop = asyncio.get_running_loop()
+        for one in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(one, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        config = self._configuration.config
+        control = await self._control()
+        if config.metrics is not None:
+            self._stack.callback(serve_metrics(*config.metrics.listen, self._tallies))
+        responder = await _responder(config)
+        keepers = [asyncio.create_task(self._keep(seat)) for seat in self._seats]
+        ready = asyncio.gather(*(seat.ready.wait() for seat in self._seats))
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not stopped.done():
+            self._announce()
+        await stopped
+        ready.cancel()
+        _notify("STOPPING=1")
+        await self._stop(keepers)
+        control.close()
+        if responder is not None:
+            await responder.close()
+        if self._failed:
+            raise ServerError(self._failed)
+
+    def _announce(self) -> None:
+        ims = self._configuration.config.ims
+        _log.info(
+            "serving",
+            extra={
+                "listen": " ".join(f"[{format_address(a)}]:{port}" for a, port in ims.listen),
+                "workers": ims.workers,
+                "store": self._configuration.config.store.kind,
+            },
+        )
+        granted = self._tallies[0]["gauge", "receive_buffer"]
+        if granted < ims.receive_buffer:
+            _log.warning(
+                "the kernel grants a smaller socket buffer than wanted; bursts may be lost:"
+                " raise net.core.rmem_max, or lower ims.receive_buffer",
+                extra={"wanted": ims.receive_buffer, "granted": granted},
+            )
+        _notify("READY=1")
+
+    async def _keep(self, seat: _Seat) -> None:
+        """Have a process on this seat until the server stops."""
+        pause = 0.1
+        while not self._stopping.is_set():
+            code = await self._sit(seat)
+            if self._stopping.is_set():
+                return
+            if not seat.ready.is_set() and code == FAILED:
+                self._failed = "a worker could not begin; the line before this one says why"
+                self._stopping.set()
+                return
+            seat.restarts += 1
+            _log.error(
+                "a worker died and is started again",
+                extra={"worker": seat.number, "code": code, "restarts": seat.restarts},
+            )
+            lived = time.monotonic() - seat.begun
+            pause = 0.1 if lived > SLOWEST_RESTART else min(2 * pause, SLOWEST_RESTART)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _sit(self, seat: _Seat) -> int:
+        """Start a process on the seat and wait for its end; its exit code."""
+        reader, writer = os.pipe()
+        outboxes = [other.outbox.fileno() for other in self._seats if other is not seat]
+        task = Task(
+            config=str(self._path) if self._path else "",
+            overrides=self._overrides,
+            worker=seat.number,
+            workers=len(self._seats),
+            clock=self._clock,
+            memory=self._memory,
+            ready=writer,
+            sockets=[one.fileno() for one in seat.sockets],
+            inbox=seat.inbox.fileno(),
+            outboxes=outboxes,
+        )
+        inherited = (self._memory, writer, *task.sockets, task.inbox, *outboxes)
+        seat.begun = time.monotonic()
+        process = seat.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "mat_real.ims.worker_process",
+            task.to_json(),
+            pass_fds=inherited,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        os.close(writer)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(reader, self._said, seat, reader)
+        try:
+            return await process.wait()
+        finally:
+            seat.process = None
+            loop.remove_reader(reader)
+            os.close(reader)
+
+    def _said(self, seat: _Seat, reader: int) -> None:
+        if os.read(reader, 16):
+            seat.ready.set()
+        else:
+            asyncio.get_running_loop().remove_reader(reader)
+
+    async def _stop(self, keepers: Sequence[asyncio.Task[None]]) -> None:
+        self._signal(signal.SIGTERM)
+        _, late = await asyncio.wait(keepers, timeout=STOP_TIME)
+        if late:
+            _log.error(
+                "workers did not finish in time and are killed", extra={"workers": len(late)}
+            )
+            self._signal(signal.SIGKILL)
+            await asyncio.wait(late)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for seat in self._seats:
+            if seat.process is not None:
+                with suppress(ProcessLookupError):
+                    seat.process.send_signal(number)
+
+    # ---- what operators talk to ----------------------------------------------------------------
+
+    def _reload(self) -> None:
+        try:
+            fresh = self._configuration.reread()
+            load(fresh.beside(fresh.config.ims.keys))
+        except InputError as error:
+            _log.error("not reloaded, all goes on as before: %s", error)
+            return
+        for what in _fixed(self._configuration.config, fresh.config):
+            _log.warning("%s has changed; that takes a restart", what)
+        self._configuration = fresh
+        self._signal(signal.SIGHUP)
+        _log.info("reloaded")
+
+    async def _control(self) -> asyncio.Server:
+        path = self._configuration.beside(self._configuration.config.ims.control)
+        with suppress(OSError):
+            path.unlink()
+        try:
+            server = await asyncio.start_unix_server(self._tell, path)
+        except OSError as error:
+            what = f"{path}: cannot be made ({error.strerror})"
+            mend = "set ims.control to a path in a directory that exists and can be written"
+            raise ServerError(f"{what}; {mend}") from error
+        self._stack.callback(path.unlink, missing_ok=True)
+        return server
+
+    async def _tell(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            writer.write(json.dumps(self._snapshot()).encode())
+            await writer.drain()
+            writer.close()
+
+    def _snapshot(self) -> dict[str, object]:
+        processes: list[dict[str, object]] = [
+            {
+                "pid": seat.process.pid if seat.process else None,
+                "restarts": seat.restarts,
+                "ready": seat.ready.is_set(),
+            }
+            for seat in self._seats
+        ]
+        uptime = time.time() - self._started
+        return snapshot(self._configuration.config, processes, self._tallies, uptime)
+
+
+def _fixed(old: ServerConfig, new: ServerConfig) -> Iterator[str]:
+    """What differs and cannot be changed while the server runs."""
+    for name in ("store", "dns", "responder", "metrics", "log", "protocol"):
+        if getattr(old, name) != getattr(new, name):
+            yield name
+    for name in ("listen", "workers", "backlog", "receive_buffer", "control"):
+        if getattr(old.ims, name) != getattr(new.ims, name):
+            yield f"ims.{name}"
+
+
+async def _responder(config: ServerConfig) -> Responder | None:
+    """The embedded DNS server, serving. Raises `DnsError` and `ServerError`."""
+    if config.responder is None:
+        return None
+    try:
+        records = [(where, from_text(text)) for where, text in config.responder.records.items()]
+        responder = Responder(config.responder.zones, records)
+    except RecordError as error:
+        raise DnsError(f"responder.records: {error}") from error
+    address, port = config.responder.listen
+    try:
+        await responder.start(format_address(address), port)
+    except OSError as error:
+        where = f"[{format_address(address)}]:{port}"
+        raise ServerError(f"responder: cannot listen on {where} ({error.strerror})") from error
+    return responder
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if that started us (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one, suppress(OSError):
+        one.connect("\0" + address[1:] if address.startswith("@") else address)
+        one.send(state.encode())

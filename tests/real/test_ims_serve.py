@@ -1,0 +1,274 @@
+"""`mat ims serve`: a real server, asked with real datagrams."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from mat.address import parse_address
+from mat.authentication import Key
+from mat.messages import Code, HaAnswer, MaAnswer
+from mat_real.ims.status import ask
+from tests.real.ims_server import (
+    MAIN,
+    Client,
+    addresses,
+    alive,
+    configuration,
+    free_port,
+    key,
+    running,
+    started,
+    wait_until,
+    write_keys,
+)
+
+MN, CN, SIX = key(1, "10.1.0.1"), key(2, "10.1.0.2"), key(3, "2001:db8:1::1")
+ROUTER = Key(4, b"the secret of the router's key", parse_address("10.1.4.0"), 120)
+KEYS = (MN, CN, SIX, ROUTER)
+
+
+def test_registers_answers_notifies_and_identifies_in_both_families(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS) as server, Client(server.port) as node:
+        reply = node.update(MN, ["198.51.100.1", "203.0.113.1"])
+        assert reply is not None
+        assert reply.code == Code.SUCCEEDED
+        assert addresses(node.query("10.1.0.1")) == ["198.51.100.1", "203.0.113.1"]
+        nobody = node.query("10.1.0.9")
+        assert nobody is not None
+        assert nobody.code == Code.NO_MAPPING
+        foreign = node.query("10.9.0.9")
+        assert foreign is not None
+        assert foreign.code == Code.NOT_RESPONSIBLE
+        assert node.update(CN, ["198.51.100.2"]) is not None
+        ack = node.notify("10.1.0.1", "10.1.0.2")
+        assert ack is not None
+        assert ack.code == Code.SUCCEEDED
+        assert ack.mobile_addresses == (parse_address("198.51.100.2"),)
+        found = node.identify("203.0.113.1")
+        assert isinstance(found, HaAnswer)
+        assert found.home_addresses == (MN.home_address,)
+        with Client(server.port, "::1") as six:
+            assert six.update(SIX, ["2001:db8:9::7"]) is not None
+            assert addresses(six.query("2001:db8:1::1")) == ["2001:db8:9::7"]
+            assert addresses(six.query("10.1.0.2")) == ["198.51.100.2"]
+        assert server.stop() == 0
+
+
+def test_mobile_router_is_found_by_any_address_of_its_prefix(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS) as server, Client(server.port) as node:
+        assert node.update(ROUTER, ["198.51.4.0"]) is not None
+        answer = node.query("10.1.4.77")
+        assert isinstance(answer, MaAnswer)
+        assert (answer.prefix_length, addresses(answer)) == (120, ["198.51.4.0"])
+        found = node.identify("198.51.4.77")
+        assert isinstance(found, HaAnswer)
+        assert found.home_addresses == (parse_address("10.1.4.77"),)
+
+
+def test_answers_leave_from_the_address_that_was_asked(tmp_path: Path) -> None:
+    port = free_port()
+    tables = {"ims": {"listen": f'["[::]:{port}"]'}}
+    with running(tmp_path, KEYS, tables):
+        for server in ("127.0.0.1", "127.0.0.77", "::1"):
+            with Client(port, server) as node:
+                # A connected socket takes datagrams from there and from nowhere else.
+                node.socket.connect((server, port))
+                assert node.query("10.1.0.9") is not None
+
+
+def test_mappings_survive_a_stop_and_a_kill(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS) as first, Client(first.port) as node:
+        assert node.update(MN, ["198.51.100.1"]) is not None
+        assert first.stop() == 0
+        second = started(tmp_path, first.port)
+        try:
+            assert addresses(node.query("10.1.0.1")) == ["198.51.100.1"]
+            assert node.update(MN, ["198.51.100.2"]) is not None
+            second.kill()
+            third = started(tmp_path, first.port)
+            assert addresses(node.query("10.1.0.1")) == ["198.51.100.2"]
+            assert third.stop() == 0
+        finally:
+            if second.process.poll() is None:
+                second.process.kill()
+
+
+def test_workers_share_what_they_know(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS, {"ims": {"workers": "3"}}) as server:
+        clients = [Client(server.port) for _ in range(24)]
+        for turn, client in enumerate(clients):
+            moved = [f"198.51.100.{turn + 1}"]
+            assert client.update(MN, moved) is not None
+            for other in clients:
+                assert addresses(other.query("10.1.0.1")) == moved
+        received = [one["pid"] for one in ask(server.control)["workers"]]
+        assert len(set(received)) == 3
+        for client in clients:
+            client.socket.close()
+
+
+def test_a_worker_that_is_killed_is_replaced_and_loses_nothing(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS) as server, Client(server.port) as node:
+        assert node.update(MN, ["198.51.100.1"]) is not None
+        (before,) = server.workers()
+        os.kill(before, signal.SIGKILL)
+        assert addresses(node.query("10.1.0.1", attempts=60)) == ["198.51.100.1"]
+        (after,) = server.workers()
+        assert after != before
+        assert ask(server.control)["workers"][0]["restarts"] == 1
+
+
+def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS, {"ims": {"workers": "2"}}) as server:
+        workers = server.workers()
+        server.process.kill()
+        server.process.wait()
+        wait_until(lambda: not any(alive(pid) for pid in workers))
+
+
+def test_hangup_takes_on_new_keys_and_zones_and_refuses_bad_ones(tmp_path: Path) -> None:
+    with running(tmp_path, [MN]) as server, Client(server.port) as node:
+        refused = node.update(CN, ["198.51.100.2"])
+        assert refused is not None
+        assert refused.code == Code.AUTHENTICATION_FAILED
+        write_keys(tmp_path / "keys", KEYS)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: ask(server.control)["reloads"] == 1)
+        taken = node.update(CN, ["198.51.100.2"])
+        assert taken is not None
+        assert taken.code == Code.SUCCEEDED
+
+        configuration(tmp_path, server.port, {"ims": {"zones": '["10.1.0.0/33"]'}})
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "not reloaded" in server.log())
+        assert addresses(node.query("10.1.0.2")) == ["198.51.100.2"]
+
+        configuration(tmp_path, server.port, {"ims": {"zones": '["10.2.0.0/16"]'}})
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: ask(server.control)["reloads"] == 2)
+        answer = node.query("10.1.0.2")
+        assert answer is not None
+        assert answer.code == Code.NOT_RESPONSIBLE
+
+
+def test_reloads_under_load_lose_no_request(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS) as server, Client(server.port) as node:
+        assert node.update(MN, ["198.51.100.1"]) is not None
+        for turn in range(200):
+            if turn % 20 == 0:
+                server.process.send_signal(signal.SIGHUP)
+            answer = node.query("10.1.0.1", attempts=1)
+            assert addresses(answer) == ["198.51.100.1"], turn
+        wait_until(lambda: ask(server.control)["reloads"] >= 1)
+
+
+def test_status_and_metrics_count_what_happened(tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        running(tmp_path, KEYS, {"metrics": {"listen": f'"127.0.0.1:{port}"'}}) as server,
+        Client(server.port) as node,
+    ):
+        assert node.update(MN, ["198.51.100.1"]) is not None
+        assert node.query("10.1.0.1") is not None
+        assert node.query("10.1.0.9") is not None
+        node.socket.sendto(b"junk", node.server)
+        assert node.query("10.1.0.1") is not None
+        found = ask(server.control)
+        queries = found["requests"]["MA Query"]
+        assert queries["received"] == 3
+        assert queries["answers"]["succeeded"] == 2
+        assert queries["answers"]["no_mapping"] == 1
+        assert found["malformed"] == 1
+        wait_until(lambda: ask(server.control)["workers"][0]["mappings"] == 1)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+            text = page.read().decode()
+        assert 'mat_ims_received_total{type="MA Query"} 3.0' in text
+        assert 'mat_ims_answers_total{code="succeeded",request="IMS Update"} 1.0' in text
+        assert 'mat_ims_response_seconds_count{request="MA Query"} 3.0' in text
+        assert 'mat_ims_malformed_total{reason="short"} 1.0' in text
+        out = subprocess.run(
+            [sys.executable, "-c", MAIN, "ims", "status", "--control", str(server.control)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert "MA Query" in out
+        assert "store journal" in out
+
+
+def test_a_second_server_does_not_take_the_store_of_the_first(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS) as server:
+        other = tmp_path / "other"
+        other.mkdir()
+        write_keys(other / "keys", KEYS)
+        config = configuration(other, free_port(), {"store": {"path": '"../ims.store"'}})
+        tried = serve(config)
+        assert tried.returncode == 1
+        assert "in use by another server" in tried.stderr
+        assert server.process.poll() is None
+
+
+def serve(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """A server that is expected to refuse."""
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, "ims", "serve", "--config", str(config), *more],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_what_keeps_it_from_starting_is_said_in_a_line(tmp_path: Path) -> None:
+    write_keys(tmp_path / "keys", KEYS)
+    port = free_port()
+    with Client(port):
+        cases: list[tuple[dict[str, dict[str, str]], str]] = [
+            ({"ims": {"zones": '["10.1.0.1/16"]'}}, 'ims.toml:2: ims.zones.0: is "10.1.0.1/16"'),
+            ({"ims": {"wrokers": "2"}}, "ims.wrokers: unknown key; did you mean workers?"),
+            ({"ims": {"keys": '"nokeys"'}}, "nokeys"),
+            ({"ims": {"listen": '["192.0.2.1:49628"]'}}, "cannot listen on [192.0.2.1]:49628"),
+            ({"store": {"path": '"no/such/place"'}}, "see that its directory exists"),
+            ({"ims": {"control": '"no/such/place"'}}, "set ims.control to a path"),
+            ({"store": {"kind": '"redis"'}}, "store.url: is missing"),
+            ({"store": {"kind": '"memory"'}, "ims": {"workers": "2"}}, "write 1"),
+            ({"protocol": {"maximum_lifetimes": "2"}}, "no such protocol parameter"),
+        ]
+        for tables, expected in cases:
+            tried = serve(configuration(tmp_path, port, tables))
+            assert tried.returncode == 1, tables
+            assert expected in tried.stderr, (tables, tried.stderr)
+            assert "Traceback" not in tried.stderr
+
+
+def test_check_says_that_all_is_fine(tmp_path: Path) -> None:
+    write_keys(tmp_path / "keys", KEYS)
+    tried = serve(configuration(tmp_path, free_port()), "--check")
+    assert (tried.returncode, tried.stdout) == (0, "Fine: 2 zones, 4 keys.\n")
+
+
+def test_the_example_is_a_configuration(tmp_path: Path) -> None:
+    example = subprocess.run(
+        [sys.executable, "-c", MAIN, "ims", "serve", "--example"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (tmp_path / "ims.toml").write_text(example)
+    write_keys(tmp_path / "keys", KEYS)
+    tried = serve(tmp_path / "ims.toml", "--check", "--set", 'ims.keys="keys"')
+    assert (tried.returncode, tried.stdout) == (0, "Fine: 1 zones, 4 keys.\n")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_graceful_stop_answers_what_has_arrived(tmp_path: Path, stop: signal.Signals) -> None:
+    with running(tmp_path, KEYS) as server, Client(server.port) as node:
+        assert node.update(MN, ["198.51.100.1"]) is not None
+        server.process.send_signal(stop)
+        assert server.process.wait(30) == 0
+        assert not server.control.exists()
