@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeGuard
 
 from mat.address import Address, format_address, parse_address
 from mat.authentication import Key, is_authentic, sign
@@ -281,7 +281,7 @@ def update_of(
     return message
 
 
-def answers(found: Message | Malformed, message: Request) -> bool:
+def answers(found: Message | Malformed, message: Request) -> TypeGuard[Answer]:
     """Whether a message is an answer to this request."""
     if isinstance(found, Malformed) or not isinstance(found, Answer):
         return False

@@ -79,6 +79,8 @@ def test_answers_leave_from_the_address_that_was_asked(tmp_path: Path) -> None:
                 # A connected socket takes datagrams from there and from nowhere else.
                 node.socket.connect((server, port))
                 assert node.query("10.1.0.9") is not None
+                assert node.update(MN, ["198.51.100.1"]) is not None
+                assert addresses(node.query("10.1.0.1")) == ["198.51.100.1"]
 
 
 def test_mappings_survive_a_stop_and_a_kill(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def snapshot(
         "store": config.store.kind,
         "workers": workers,
         "requests": requests,
+        "asked_other_ims": total("sent", "MA Query"),
         "malformed": malformed,
         "unauthentic": total("events", "unauthentic"),
         "store_unavailable": total("store_unavailable"),

@@ -1,0 +1,115 @@
+"""Two servers with a DNS between them: HA Notify → DNS → MA Query to IMS_MN → Ack."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mat.address import parse_address
+from mat.messages import Code, HaAnswer
+from mat_real.ims.status import ask
+from tests.real.ims_server import Client, Server, free_port, key, running
+
+CN, MN = key(1, "10.1.0.1"), key(2, "10.2.0.1")
+HERE = "198.51.100.9"
+
+
+@contextmanager
+def pair(folder: Path, workers: int = 1) -> Generator[tuple[Server, Server]]:
+    """IMS_CN and IMS_MN; the embedded responder of IMS_MN says where IMS_MN is."""
+    dns, port = free_port(), free_port()
+    there, here = folder / "mn", folder / "cn"
+    there.mkdir()
+    here.mkdir()
+    of_mn = {
+        "ims": {"zones": '["10.2.0.0/16"]', "listen": f'["127.0.0.1:{port}"]'},
+        "responder": {
+            "listen": f'"127.0.0.1:{dns}"',
+            "zones": '["2.10.in-addr.arpa", "3.10.in-addr.arpa", "4.10.in-addr.arpa"]',
+            "records": '{"10.4.0.0/16" = "10 9 127.0.0.1", '
+            f'"10.2.0.0/16" = "10 {port} 127.0.0.1"}}',
+        },
+    }
+    of_cn = {
+        "ims": {"zones": '["10.1.0.0/16"]', "workers": str(workers)},
+        "dns": {"servers": f'["127.0.0.1:{dns}"]'},
+        "protocol": {"initial_timeout": "0.2", "minimum_timeout": "0.1"},
+    }
+    with running(there, [MN], of_mn) as ims_mn, running(here, [CN], of_cn) as ims_cn:
+        assert ims_mn.port != ims_cn.port
+        ims_mn.port = port
+        yield ims_cn, ims_mn
+
+
+def test_a_notice_makes_one_ims_ask_the_other_and_answer_for_it(tmp_path: Path) -> None:
+    with (
+        pair(tmp_path) as (ims_cn, ims_mn),
+        Client(ims_cn.port) as asker,
+        Client(ims_mn.port) as mn,
+    ):
+        assert asker.update(CN, ["203.0.113.7"]) is not None
+        assert mn.update(MN, [HERE]) is not None
+        before = asker.identify(HERE)
+        assert before is not None
+        assert before.code == Code.NO_MAPPING
+        ack = asker.notify("10.2.0.1", "10.1.0.1")
+        assert ack is not None
+        assert ack.code == Code.SUCCEEDED
+        assert ack.mobile_addresses == (parse_address("203.0.113.7"),)
+        after = asker.identify(HERE)
+        assert isinstance(after, HaAnswer)
+        assert after.home_addresses == (MN.home_address,)
+        assert ask(ims_mn.control)["requests"]["MA Query"]["received"] == 1
+        assert ask(ims_cn.control)["asked_other_ims"] == 1
+
+
+def test_a_notice_of_a_version_that_the_other_does_not_hold_has_to_be_repeated(
+    tmp_path: Path,
+) -> None:
+    with (
+        pair(tmp_path) as (ims_cn, ims_mn),
+        Client(ims_cn.port) as asker,
+        Client(ims_mn.port) as mn,
+    ):
+        reply = mn.update(MN, [HERE])
+        assert reply is not None
+        assert reply.authentication is not None
+        version = reply.authentication.freshness
+        later = asker.notify("10.2.0.1", "10.1.0.1", version + 1)
+        assert later is not None
+        assert later.code == Code.TRY_AGAIN
+        now = asker.notify("10.2.0.1", "10.1.0.1", version)
+        assert now is not None
+        assert now.code == Code.SUCCEEDED
+
+
+def test_a_node_without_a_record_and_a_silent_ims_are_told_apart(tmp_path: Path) -> None:
+    with pair(tmp_path) as (ims_cn, _), Client(ims_cn.port) as asker:
+        nobody = asker.notify("10.3.0.1", "10.1.0.1")
+        assert nobody is not None
+        assert nobody.code == Code.NO_MAPPING
+        silent = asker.notify("10.4.0.1", "10.1.0.1")
+        assert silent is not None
+        assert silent.code == Code.TRY_AGAIN
+
+
+def test_notices_of_nodes_of_the_same_ims_ask_nobody(tmp_path: Path) -> None:
+    other = key(3, "10.1.0.3")
+    with running(tmp_path, [CN, other]) as server, Client(server.port) as node:
+        assert node.update(CN, [HERE]) is not None
+        assert node.update(other, ["198.51.100.3"]) is not None
+        ack = node.notify("10.1.0.3", "10.1.0.1")
+        assert ack is not None
+        assert ack.code == Code.SUCCEEDED
+        assert ask(server.control)["asked_other_ims"] == 0
+
+
+def test_what_one_worker_learned_of_a_foreign_node_all_workers_know(tmp_path: Path) -> None:
+    with pair(tmp_path, workers=3) as (ims_cn, ims_mn), Client(ims_mn.port) as mn:
+        assert mn.update(MN, [HERE]) is not None
+        with Client(ims_cn.port) as notifier:
+            assert notifier.notify("10.2.0.1", "10.1.0.1") is not None
+        for _ in range(30):
+            with Client(ims_cn.port) as asker:
+                found = asker.identify(HERE)
+                assert isinstance(found, HaAnswer)
+                assert found.home_addresses == (MN.home_address,)
