@@ -220,8 +220,7 @@ class DatagramSocket:
             code = ctypes.get_errno()
             if code in (errno.EAGAIN, errno.EWOULDBLOCK):
                 return 0
-            # An ICMP error about something sent earlier is reported once and cleared by that.
-            if code not in (errno.EINTR, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
+            if code != errno.EINTR:
                 raise OSError(code, os.strerror(code))
 
     def endpoint(self, peer: Peer) -> Endpoint:

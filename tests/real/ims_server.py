@@ -138,8 +138,16 @@ def configuration(folder: Path, port: int, tables: dict[str, dict[str, str]] | N
     return path
 
 
-def started(folder: Path, port: int = 0, tables: dict[str, dict[str, str]] | None = None) -> Server:
-    """A server, ready to answer. The key file is `folder`/keys."""
+def started(
+    folder: Path,
+    port: int = 0,
+    tables: dict[str, dict[str, str]] | None = None,
+    wrapper: Sequence[str] = (),
+) -> Server:
+    """A server, ready to answer. The key file is `folder`/keys; `wrapper` goes before the command.
+
+    Fails with the server's log if it does not get ready.
+    """
     port = port or free_port()
     config = configuration(folder, port, tables)
     where = folder / "notify"
@@ -151,7 +159,7 @@ def started(folder: Path, port: int = 0, tables: dict[str, dict[str, str]] | Non
         notified.bind(str(where))
         notified.settimeout(START_LIMIT)
         process = subprocess.Popen(
-            [sys.executable, "-c", MAIN, "ims", "serve", "--config", str(config)],
+            [*wrapper, sys.executable, "-c", MAIN, "ims", "serve", "--config", str(config)],
             stderr=log,
             env=os.environ | {"NOTIFY_SOCKET": str(where)},
         )

@@ -1,6 +1,8 @@
 """`mat ims serve`: a real server, asked with real datagrams."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from tests.real.ims_server import (
 MN, CN, SIX = key(1, "10.1.0.1"), key(2, "10.1.0.2"), key(3, "2001:db8:1::1")
 ROUTER = Key(4, b"the secret of the router's key", parse_address("10.1.4.0"), 120)
 KEYS = (MN, CN, SIX, ROUTER)
+UNITS = Path(__file__).parents[2] / "real" / "systemd"
 
 
 def test_registers_answers_notifies_and_identifies_in_both_families(tmp_path: Path) -> None:
@@ -274,3 +277,40 @@ def test_a_graceful_stop_answers_what_has_arrived(tmp_path: Path, stop: signal.S
         server.process.send_signal(stop)
         assert server.process.wait(30) == 0
         assert not server.control.exists()
+
+
+def test_it_needs_no_capability(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("capabilities can only be dropped by root, with setpriv")
+    write_keys(tmp_path / "keys", KEYS)
+    bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    server = started(tmp_path, wrapper=bare)
+    try:
+        (worker,) = server.workers()
+        status = Path(f"/proc/{worker}/status").read_text()
+        assert "CapEff:\t0000000000000000" in status
+        with Client(server.port) as node:
+            assert node.update(MN, ["198.51.100.1"]) is not None
+            assert addresses(node.query("10.1.0.1")) == ["198.51.100.1"]
+        assert server.stop() == 0
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_the_systemd_unit_is_valid_and_sandboxed(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = tmp_path / "mat-ims.service"
+    unit.write_text((UNITS / "mat-ims.service").read_text())
+    verified = subprocess.run(
+        [analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+    rated = subprocess.run(
+        [analyze, "security", "--offline=true", unit], capture_output=True, text=True, check=True
+    )
+    found = re.search(r"exposure level for mat-ims.service: ([0-9.]+)", rated.stdout)
+    assert found is not None
+    assert float(found[1]) < 2
