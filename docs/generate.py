@@ -1,19 +1,25 @@
-"""The parts of docs/protocol.md that come from the code: `python -m docs.generate` renews them.
+"""The parts of the documents that come from the code: `python -m docs.generate` renews them.
 
-What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced. A test checks that
+What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced. Tests check that
 nothing would change.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 
 from mat.parameters import Parameters
 from mat.states import PEER, REGISTRATION, diagram
 from mat.translation import Refusal
+from mat_files.errors import shown
+from mat_real.ims.config import ServerConfig
 
 DOCUMENT: Final = Path(__file__).parent / "protocol.md"
+IMS_DOCUMENT: Final = Path(__file__).parent / "ims.md"
 _MARK: Final = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+_WRITTEN: Final = {"ims.listen": '`["[::]:49628"]`'}
+"""Defaults that the code has in another form than the file."""
 
 
 def refreshed(text: str) -> str:
@@ -23,8 +29,29 @@ def refreshed(text: str) -> str:
         "peer": f"```mermaid\n{diagram(PEER)}```\n",
         "registration": f"```mermaid\n{diagram(REGISTRATION)}```\n",
         "refusals": _refusals(),
+        "ims.configuration": "".join(f"{line}\n" for line in _configuration()),
     }
     return _MARK.sub(lambda match: match[1] + parts[match[2]] + match[3], text)
+
+
+def _configuration() -> Iterator[str]:
+    yield from ("| field | default | meaning |", "| --- | --- | --- |")
+    for table, field in ServerConfig.model_fields.items():
+        model: Any = next(iter(get_args(field.annotation)), field.annotation)
+        if not hasattr(model, "model_fields"):
+            yield f"| `{table}.NAME` | | {_meaning(field)} |"
+            continue
+        about = "" if field.default is not None else " (the whole table is optional)"
+        yield f"| **`[{table}]`** | | {_meaning(model)}{about} |"
+        for name, one in model.model_fields.items():
+            path = f"{table}.{name}"
+            default = "required" if one.is_required() else f"`{shown(one.default)}`"
+            yield f"| `{path}` | {_WRITTEN.get(path, default)} | {_meaning(one)} |"
+
+
+def _meaning(described: Any) -> str:
+    text = getattr(described, "description", None) or described.__doc__
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _parameters() -> str:
@@ -40,8 +67,9 @@ def _refusals() -> str:
 
 
 def main() -> None:
-    """Renew the document."""
-    DOCUMENT.write_text(refreshed(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    """Renew the documents."""
+    for document in (DOCUMENT, IMS_DOCUMENT):
+        document.write_text(refreshed(document.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
