@@ -33,6 +33,7 @@ from mat_real.ims.metrics import serve_metrics
 from mat_real.ims.status import snapshot
 from mat_real.ims.tallies import Tallies, size
 from mat_real.ims.worker_process import FAILED, Task
+from mat_real.key_file import open_key_file
 from mat_real.keys import load
 from mat_real.store import StoreError
 from mat_real.store.journal import Journal, create
@@ -74,7 +75,8 @@ def serve(path: Path | None, overrides: Sequence[str]) -> None:
     """
     configuration = Configuration(path, tuple(overrides))
     set_up(configuration.config.log.level, configuration.config.log.format)
-    load(configuration.beside(configuration.config.ims.keys))
+    # Workers read the keys; what they would all refuse is better said once, and here.
+    open_key_file(configuration.beside(configuration.config.ims.keys)).close()
     asyncio.run(_serve(path, overrides, configuration))
 
 
@@ -144,6 +146,7 @@ class _Supervisor:
         self._stack = stack
         self._stopping = asyncio.Event()
         self._failed = ""
+        self._reloads: set[asyncio.Task[None]] = set()
         self._started = time.time()
         workers = configuration.config.ims.workers
         self._memory = os.memfd_create("mat-ims-tallies", 0)
@@ -177,7 +180,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
         config = self._configuration.config
         control = await self._control()
         if config.metrics is not None:
@@ -299,10 +302,15 @@ class _Supervisor:
 
     # ---- what operators talk to ----------------------------------------------------------------
 
-    def _reload(self) -> None:
+    def _begin_reload(self) -> None:
+        begun = asyncio.create_task(self._reload())
+        self._reloads.add(begun)
+        begun.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
         try:
             fresh = self._configuration.reread()
-            load(fresh.beside(fresh.config.ims.keys))
+            await asyncio.to_thread(load, fresh.beside(fresh.config.ims.keys))
         except InputError as error:
             _log.error("not reloaded, all goes on as before: %s", error)
             return
