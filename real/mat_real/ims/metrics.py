@@ -19,6 +19,7 @@ from mat_real.ims.tallies import BOUNDS, CODES, DNS, GAUGES, REQUESTS, TYPES, Na
 
 _SIMPLE: Final = (
     ("overflowed", "Times that the backlog was full and datagrams were left to the kernel"),
+    ("repeated", "Datagrams that took the place of the request they repeat, which still waited"),
     ("undelivered", "Datagrams that the kernel did not take"),
     ("store_unavailable", "Requests for which the store was not available"),
     ("reloads", "Times that keys and zones were read again"),

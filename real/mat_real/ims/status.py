@@ -53,6 +53,7 @@ def snapshot(
         "unauthentic": total("events", "unauthentic"),
         "store_unavailable": total("store_unavailable"),
         "overflowed": total("overflowed"),
+        "repeated": total("repeated"),
         "reloads": max(one["reloads",] for one in tallies),
     }
 

@@ -45,7 +45,7 @@ def _names() -> Iterator[Name]:
         yield ("response_microseconds", name)
     yield from (("dns", name) for name in DNS)
     yield from (("gauge", name) for name in GAUGES)
-    yield from (("overflowed",), ("undelivered",), ("store_unavailable",))
+    yield from (("overflowed",), ("repeated",), ("undelivered",), ("store_unavailable",))
     yield from (("beat",), ("reloads",))
 
 

@@ -1,11 +1,12 @@
 """One worker of an IMS: a machine of `mat.server` between sockets, store and DNS.
 
-Theory of operation. When a socket is readable, the worker first empties it into a backlog, for the
-kernel's buffer is small and a crowd that moves together is not; then it works the backlog off in
-slices, and between two slices it empties the sockets again and lets the event loop turn. What the
-express lane (`mat.express`) knows is answered from bytes to bytes; everything else is decoded and
-goes through the machine, whose effects are carried out here. At the end of a slice everything that
-was collected leaves together: answers in one system call, updates in one commit.
+Theory of operation. When a socket is readable, the worker empties it. What that brings is worked
+off at once if it is little; else it goes to a backlog (`backlog`), for the kernel's buffer is small
+and a crowd that moves together is not. The backlog is worked off in slices, and between two slices
+the worker empties the sockets again and lets the event loop turn. What the express lane
+(`mat.express`) knows is answered from bytes to bytes; everything else is decoded and goes through
+the machine, whose effects are carried out here. At the end of a slice everything that was collected
+leaves together: answers in one system call, updates in one commit.
 
 A full backlog is the sign of overload: the sockets are left alone then, and the kernel drops what
 their buffers cannot hold. Nodes ask again; nothing here has to remember them.
@@ -16,12 +17,10 @@ back to the worker that asked.
 
 import math
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Protocol, assert_never, final
 
 from mat.address import UNSPECIFIED, Address
@@ -48,14 +47,17 @@ from mat.registrations import (
     unpack,
 )
 from mat.server import MappingServer, Responsible
-from mat_real.datagrams import BATCH, SLOT, DatagramSocket, Peer, bind
+from mat_real.datagrams import BATCH, SLOT, DatagramSocket, bind
+from mat_real.ims.backlog import Backlog, Waiting
 from mat_real.ims.tallies import ANSWERS, EVENTS, INDEX, MALFORMED, RECEIVED, SENT, Tallies
 from mat_real.store import Found, Store, StoreEffect, StoreError, Written
 
 if TYPE_CHECKING:
     import asyncio
 
-SLICE: Final = 4 * BATCH
+DIRECT: Final = 4
+"""Batches that are worked off without a detour through the backlog."""
+SLICE: Final = DIRECT * BATCH
 """Datagrams worked off before the sockets are looked at again."""
 
 _TYPES: Final = dict(zip(NAMES, Type, strict=True))
@@ -67,6 +69,7 @@ _ANSWERED: Final = {
 }
 _LAST_CODE: Final = max(Code)
 _OVERFLOWED: Final = INDEX[("overflowed",)]
+_REPEATED: Final = INDEX[("repeated",)]
 _UNAVAILABLE: Final = INDEX[("store_unavailable",)]
 _KEY: Final = 17
 
@@ -92,12 +95,12 @@ class Siblings:
     outboxes: tuple[socket.socket, ...]
 
 
-Arrival = tuple[bytes, Peer]
-Ticket = tuple[DatagramSocket, Peer, Admitted, float]
-"""An admitted update: where it came in, from whom, and when."""
+Ticket = tuple[Waiting, Admitted]
+"""An admitted update, and the datagram that it came in."""
 
 
-_arrival_time = itemgetter(3)
+def _since(ticket: Ticket) -> float:
+    return ticket[0].since
 
 
 Enter = Callable[[Key, bytes, int, Ticket], bool]
@@ -131,8 +134,7 @@ class Worker:
         self._now = now
         self._tallies = tallies
         self._words = tallies.words
-        self._backlog: deque[tuple[DatagramSocket, list[Arrival], float]] = deque()
-        self._waiting = 0
+        self._backlog = Backlog()
         self._limit = backlog
         self._siblings = siblings
         self._store: Store | None = None
@@ -177,10 +179,10 @@ class Worker:
     async def end(self) -> None:
         """Answer what has arrived so far, and stop."""
         for one in self._sockets:
-            self._take(one)
+            self._fill(one)
             self._loop.remove_reader(one.fileno())
         while self._backlog:
-            self._work_off(self._waiting)
+            self._work_off(self._backlog.take(SLICE))
         if self._store is not None:
             await self._store.close()
         self._flush()
@@ -195,7 +197,7 @@ class Worker:
     def gauge(self) -> None:
         """Set the gauges among the tallies; called now and then."""
         tallies, machine = self._tallies, self._machine
-        tallies.set(("gauge", "backlog"), self._waiting)
+        tallies.set(("gauge", "backlog"), len(self._backlog))
         tallies.set(("gauge", "store_pending"), self._store.depth() if self._store else 0)
         tallies.set(("gauge", "foreign_mappings"), machine.foreign_mappings)
         tallies.set(("gauge", "inquiries"), machine.inquiries)
@@ -205,109 +207,112 @@ class Worker:
     # ---- datagrams -----------------------------------------------------------------------------
 
     def _readable(self, source: DatagramSocket) -> None:
-        self._take(source)
-        if not self._working:
-            self._work()
+        arrived, more = self._read(source, DIRECT)
+        if more or self._backlog:
+            self._repeated(self._backlog.add(arrived))
+            self._fill(source)
+            if not self._working:
+                self._work()
+        elif arrived:
+            self._work_off(arrived)
+            self._rearm()
 
-    def _take(self, source: DatagramSocket) -> None:
-        """Move datagrams from the kernel's buffer to the backlog, until either has had enough."""
-        while self._waiting < self._limit:
+    def _read(self, source: DatagramSocket, batches: int) -> tuple[list[Waiting], bool]:
+        """Datagrams of up to so many batches, and whether there may be more."""
+        found = list[Waiting]()
+        for _ in range(batches):
             arrived = source.receive()
-            if arrived:
-                self._backlog.append((source, arrived, self._now()))
-                self._waiting += len(arrived)
+            now = self._now()
+            found += [Waiting(source, datagram, peer, now) for datagram, peer in arrived]
             if len(arrived) < source.batch:
+                return found, False
+        return found, True
+
+    def _fill(self, source: DatagramSocket) -> None:
+        """Move datagrams from the kernel's buffer to the backlog, until either has had enough."""
+        more = True
+        while more:
+            if len(self._backlog) >= self._limit:
+                self._words[_OVERFLOWED] += 1
                 return
-        self._words[_OVERFLOWED] += 1
+            arrived, more = self._read(source, DIRECT)
+            self._repeated(self._backlog.add(arrived))
+
+    def _repeated(self, count: int) -> None:
+        self._words[_REPEATED] += count
 
     def _work(self) -> None:
-        """Work off a slice, and come back as long as there is more."""
-        self._hear_siblings()
-        self._work_off(SLICE)
+        """Work off a slice of the backlog, and come back as long as there is more."""
+        self._work_off(self._backlog.take(SLICE))
         self._rearm()
         self._working = bool(self._backlog)
         if self._working:
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        for one in self._sockets:
-            self._take(one)
-        self._take(self._asking)
+        for one in (*self._sockets, self._asking):
+            self._fill(one)
         self._work()
 
-    def _work_off(self, most: int) -> None:
-        """Handle up to `most` datagrams, and let go of what that led to."""
-        if self._catch_up is not None:
-            try:
+    def _work_off(self, slice_: list[Waiting]) -> None:
+        """Handle datagrams, and let go of what that led to."""
+        self._hear_siblings()
+        try:
+            if self._catch_up is not None:
                 self._catch_up()
-            except StoreError:
-                # What others committed is not known: whatever was said now might be out of date.
-                self._discard()
-                return
+        except StoreError:
+            # What others committed is not known: whatever was said now might be out of date.
+            self._words[_UNAVAILABLE] += len(slice_)
+            return
         self._in_slice = True
-        while self._backlog and most > 0:
-            source, arrived, since = self._backlog.popleft()
-            self._waiting -= len(arrived)
-            most -= len(arrived)
-            self._handle(source, arrived, since)
+        rest = slice_ if self._express is None else self._by_lane(*self._express, slice_)
+        for waiting in rest:
+            self._by_machine(waiting)
         self._in_slice = False
         self._flush()
 
-    def _discard(self) -> None:
-        self._words[_UNAVAILABLE] += self._waiting
-        self._backlog.clear()
-        self._waiting = 0
-
-    def _handle(self, source: DatagramSocket, arrived: list[Arrival], since: float) -> None:
-        """One batch: first what the lane knows, the rest through the machine."""
-        now, rest = self._now(), arrived
-        if self._express is not None:
-            rest = self._by_lane(*self._express, source, arrived, since)
+    def _by_machine(self, waiting: Waiting) -> None:
+        source, datagram, peer, since = waiting
+        message = decode(datagram)
+        if isinstance(message, Malformed):
+            self._words[MALFORMED[message]] += 1
+            return
+        self._words[RECEIVED + datagram[0]] += 1
         self._arrived = since
-        words, receive = self._words, self._machine.receive
-        for datagram, peer in rest:
-            message = decode(datagram)
-            if isinstance(message, Malformed):
-                words[MALFORMED[message]] += 1
-                continue
-            words[RECEIVED + datagram[0]] += 1
-            self._apply(receive(now, message, source.endpoint(peer)))
+        self._apply(self._machine.receive(self._now(), message, source.endpoint(peer)))
 
-    def _by_lane(
-        self,
-        lane: ExpressLane,
-        enter: Enter,
-        source: DatagramSocket,
-        arrived: list[Arrival],
-        since: float,
-    ) -> list[Arrival]:
+    def _by_lane(self, lane: ExpressLane, enter: Enter, slice_: list[Waiting]) -> list[Waiting]:
         """Let the express lane take what it can; the others are returned."""
-        rest = list[Arrival]()
-        answer, admit, outgoing, now = lane.answer, lane.admit, source.outgoing, self._now()
-        taken = [0] * (len(Type) + 1)
-        for arrival in arrived:
-            datagram, peer = arrival
-            size = answer(datagram, now, outgoing, source.place())
+        rest, now = list[Waiting](), self._now()
+        answer, admit = lane.answer, lane.admit
+        taken, arrived_at = [0] * (len(Type) + 1), 0.0
+        for waiting in slice_:
+            source, datagram, peer, since = waiting
+            if since != arrived_at:
+                self._count_taken(taken, now - arrived_at)
+                taken, arrived_at = [0] * (len(Type) + 1), since
+            size = answer(datagram, now, source.outgoing, source.place())
             if size:
                 source.replied(peer, size)
                 taken[datagram[0]] += 1
                 continue
             update = admit(datagram, now)
             if update is not None and enter(
-                update.key.home_address,
-                update.record,
-                update.freshness,
-                (source, peer, update, since),
+                update.key.home_address, update.record, update.freshness, (waiting, update)
             ):
                 taken[Type.IMS_UPDATE] += 1
             else:
-                rest.append(arrival)
+                rest.append(waiting)
+        self._count_taken(taken, now - arrived_at)
+        return rest
+
+    def _count_taken(self, taken: list[int], seconds: float) -> None:
+        """Count what the lane took of the requests that arrived together."""
         for kind in Type:
             if taken[kind]:
                 self._words[RECEIVED + kind] += taken[kind]
                 if kind is not Type.IMS_UPDATE:
-                    self._count_answers(Type(kind + 1), Code.SUCCEEDED, taken[kind], now - since)
-        return rest
+                    self._count_answers(Type(kind + 1), Code.SUCCEEDED, taken[kind], seconds)
 
     def _count_answers(self, kind: Type, code: int, count: int, seconds: float) -> None:
         self._words[SENT + kind] += count
@@ -318,10 +323,10 @@ class Worker:
         """A group of updates that the lane admitted is durable, or could not be stored."""
         code = Code.SUCCEEDED if durable else Code.TRY_AGAIN
         now = self._now()
-        for since, arrivals in groupby(tickets, key=_arrival_time):
+        for since, together in groupby(tickets, key=_since):
             count = 0
-            for source, peer, update, _ in arrivals:
-                source.reply(peer, acknowledge(update, code))
+            for waiting, update in together:
+                waiting.source.reply(waiting.peer, acknowledge(update, code))
                 count += 1
             self._count_answers(Type.IMS_UPDATE_REPLY, code, count, now - since)
         if not durable:
