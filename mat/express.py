@@ -14,7 +14,7 @@ import hmac
 from struct import Struct
 from typing import Final, NamedTuple, final
 
-from mat.address import Address, is_ipv4, is_unicast
+from mat.address import IPV4_PREFIX, Address, is_ipv4, is_unicast
 from mat.authentication import Key, KeyRing, mac_of
 from mat.codec import FLAG_EXTENSIONS, MAC_SIZE, Extension
 from mat.messages import EXACT, MAX_MOBILE_ADDRESSES, MOST_FRESHNESS, REQUEST_SIZE, Code, Type
@@ -26,6 +26,7 @@ _VERSION: Final = Extension.VERSION << 24 | 4 << 16
 _PADDING: Final = Extension.PADDING << 24 | 6 << 16
 """Fills an MA Query up to 64 bytes behind the nonce; behind a version four words less do."""
 _SHORT_PADDING: Final = Extension.PADDING << 24 | 2 << 16
+_ADDRESS: Final = 16
 _AUTHENTICATION: Final = Extension.AUTHENTICATION << 24 | 8 << 16
 
 
@@ -115,13 +116,13 @@ _REPLY: Final = Struct("!III8sIIQ")
 _REPLY_HEAD: Final = _head(Type.IMS_UPDATE_REPLY, 2)
 
 
-def _acceptable(moved: bytes, count: int, ipv4: bool) -> bool:
+def _acceptable(moved: bytes, ipv4: bool) -> bool:
     """Whether these are distinct unicast addresses of one family."""
-    if count == 1:
-        return is_ipv4(Address(moved)) == ipv4 and is_unicast(Address(moved))
-    addresses = {Address(moved[start : start + 16]) for start in range(0, len(moved), 16)}
-    fit = all(is_ipv4(address) == ipv4 and is_unicast(address) for address in addresses)
-    return fit and len(addresses) == count
+    if len(moved) == _ADDRESS:
+        return moved.startswith(IPV4_PREFIX) is ipv4 and is_unicast(Address(moved))
+    addresses = {Address(moved[at : at + _ADDRESS]) for at in range(0, len(moved), _ADDRESS)}
+    fit = all(is_ipv4(address) is ipv4 and is_unicast(address) for address in addresses)
+    return fit and _ADDRESS * len(addresses) == len(moved)
 
 
 def acknowledge(update: Admitted, code: Code = Code.SUCCEEDED) -> bytes:
@@ -241,7 +242,7 @@ class ExpressLane:
         key = self._keys(key_id)
         if key is None or home != key.home_address or key.prefix_length != EXACT:
             return None
-        if not self._responsible(home) or not _acceptable(moved, form.addresses, is_ipv4(home)):
+        if not self._responsible(home) or not _acceptable(moved, is_ipv4(home)):
             return None
         if not hmac.compare_digest(mac_of(key, datagram[:-MAC_SIZE]), mac):
             return None

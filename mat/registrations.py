@@ -109,6 +109,8 @@ def unpack(key: Key, record: bytes) -> Registration:
     )
 
 
+_MOBILE: Final = RECORD.size
+"""Where the mobile addresses begin."""
 _freshness_and_time: Final = Struct("<8xQd").unpack_from
 
 
@@ -163,29 +165,26 @@ class RegistrationTable:
         freshness, registered_at = _freshness_and_time(record)
         existing = self._by_home.get(key)
         if existing is None:
-            self._by_home[key] = record
             if len(key) > 16 and key[16] not in self._prefix_lengths:
                 self._prefix_lengths = tuple(sorted({*self._prefix_lengths, key[16]}, reverse=True))
         elif _freshness_and_time(existing)[0] >= freshness:
             return False
-        else:
-            self._by_home[key] = record
-            if existing[RECORD.size :] != record[RECORD.size :]:
-                self._disclaim(key, existing)
-        for start in range(RECORD.size, len(record), 16):
-            self._claim(Address(record[start : start + 16]), key, registered_at)
+        elif existing[_MOBILE:] != record[_MOBILE:]:
+            self._disclaim(key, existing)
+        self._by_home[key] = record
+        for start in range(_MOBILE, len(record), 16):
+            address = Address(record[start : start + 16])
+            rival = self._by_mobile.get(address)
+            if rival is None or rival == key or self._registered_at(rival) <= registered_at:
+                self._by_mobile[address] = key
         return True
 
-    def _claim(self, address: Address, key: Key, registered_at: float) -> None:
-        rival = self._by_mobile.get(address)
-        if rival is not None and rival != key:
-            claimed_at: float = _freshness_and_time(self._by_home[rival])[1]
-            if claimed_at > registered_at:
-                return
-        self._by_mobile[address] = key
+    def _registered_at(self, key: Key) -> float:
+        registered_at: float = _freshness_and_time(self._by_home[key])[1]
+        return registered_at
 
     def _disclaim(self, key: Key, record: bytes) -> None:
-        for start in range(RECORD.size, len(record), 16):
+        for start in range(_MOBILE, len(record), 16):
             address = Address(record[start : start + 16])
             if self._by_mobile.get(address) == key:
                 del self._by_mobile[address]
