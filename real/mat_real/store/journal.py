@@ -3,7 +3,9 @@
 Theory of operation. Look-ups are answered from memory. Updates that arrive together are appended to
 the journal together, in one row, and acknowledged when SQLite says that the row is on the disk:
 group commit. While one commit is under way in a thread of its own, the next group collects, so that
-groups grow with the load and a single update waits for nothing but its own commit.
+groups grow with the load and a single update waits for nothing but its own commit. A small group
+commits on the event loop's own thread as long as the disk is quick: the way to another thread and
+back costs more than it saves then.
 
 A journal and not a table of rows by home address, because a commit of 500 random rows rewrites 500
 pages, in SQLite and in LMDB alike, and a journal two (the measurement is in docs/design.md). The
@@ -26,6 +28,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -60,6 +63,11 @@ SLACK: Final = 10_000
 """Registrations that a journal may hold in vain whatever its size."""
 BUSY: Final = 10.0
 """Seconds to wait for another worker's commit."""
+
+SMALL: Final = 16
+"""Updates that are not worth the way to another thread and back, if commits are quick."""
+QUICK: Final = 0.001
+"""Seconds for which a commit may keep look-ups waiting."""
 
 _ENTRY: Final = 16 + RECORD.size
 _SCHEMA: Final = f"""
@@ -339,6 +347,7 @@ class JournalStore(Generic[Ticket]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._failure = ""
+        self._quick = True
         self._work: queue.SimpleQueue[_Group[Ticket] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
@@ -407,9 +416,13 @@ class JournalStore(Generic[Ticket]):
 
     def flush(self) -> None:
         """Let the group go, unless one is under way: then it goes when that one is done."""
-        if self._writing is None and self._collecting.records:
-            self._writing, self._collecting = self._collecting, _Group[Ticket]()
-            self._idle.clear()
+        if self._writing is not None or not self._collecting.records:
+            return
+        self._writing, self._collecting = self._collecting, _Group[Ticket]()
+        self._idle.clear()
+        if self._quick and len(self._writing.records) <= SMALL:
+            self._commit(self._writing)()
+        else:
             self._work.put(self._writing)
 
     def depth(self) -> int:
@@ -425,20 +438,24 @@ class JournalStore(Generic[Ticket]):
         self._thread.join()
         self._journal.close()
 
-    # ---- the writer's thread -------------------------------------------------------------------
+    # ---- commits: in the writer's thread, or on the event loop's if they are small and quick ----
 
     def _write(self) -> None:
         while (group := self._work.get()) is not None:
-            records = group.records
-            data = b"".join(key[:16] + record for key, record in records.items())
-            try:
-                done = self._journal.append(data, len(records), self._cleaning())
-            except (sqlite3.Error, ValueError) as error:
-                self._failure = str(error)
-                self._call_soon(self._failed)
-            else:
-                self._failure = ""
-                self._call_soon(partial(self._committed, done))
+            self._call_soon(self._commit(group))
+
+    def _commit(self, group: _Group[Ticket]) -> Callable[[], None]:
+        """Commit a group; what is to be done about it on the event loop's thread."""
+        records, begun = group.records, time.perf_counter()
+        data = b"".join(key[:16] + record for key, record in records.items())
+        try:
+            done = self._journal.append(data, len(records), self._cleaning())
+        except (sqlite3.Error, ValueError) as error:
+            self._failure = str(error)
+            return self._failed
+        self._failure = ""
+        self._quick = time.perf_counter() - begun < QUICK
+        return partial(self._committed, done)
 
     def _cleaning(self) -> Callable[[Key, bytes], bool] | None:
         due = self._journal.entries > 2 * len(self.table) + SLACK
