@@ -7,7 +7,7 @@ that only grows, makes a recording worthless (RFC 2104, RFC 4868 for the truncat
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, final
 
@@ -28,7 +28,7 @@ class Key:
     """
 
     key_id: int
-    secret: bytes
+    secret: bytes = field(repr=False)
     home_address: Address
     prefix_length: int = EXACT
 

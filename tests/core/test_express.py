@@ -230,3 +230,7 @@ def test_the_lane_leaves_routers_and_forgeries_to_the_machine() -> None:
 def test_the_mac_is_the_standard_librarys(secret: bytes, covered: bytes) -> None:
     made = mac_of(Key(1, secret, HOME), covered)
     assert made == hmac.digest(secret, covered, "sha256")[:16]
+
+
+def test_a_keys_secret_does_not_show_in_what_is_printed_of_it() -> None:
+    assert "secret" not in repr(KEYS[1])
