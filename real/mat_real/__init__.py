@@ -1,4 +1,4 @@
-"""The Linux driver of the MAT core: dataplane, addresses, DNS, IMS server, namespace lab.
+"""The Linux driver of the MAT core: the mapping server (IMS), its store, its tools, the DNS.
 
-A placeholder: the package is part of the layout, the driver is not written yet.
+Nothing is imported here, so that the command line stays light. Start reading at `mat_real.ims`.
 """
