@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from mat_files._explain import Unit
-from mat_files.distributions import Constant, Exponential, Normal, Uniform
+from mat_files.distributions import Constant, Distribution
 from mat_files.document import Table
 from mat_files.errors import shown
 from mat_files.scenario import (
@@ -87,7 +87,7 @@ def _default(field: FieldInfo) -> str:
         return "required"
     if default is None or default == "":
         return ""
-    if isinstance(default, Constant | Uniform | Exponential | Normal):
+    if isinstance(default, Distribution):
         return f"`{default}`"
     return f"`{shown('all' if default == ('all',) else default)}`"
 

@@ -4,6 +4,7 @@ Every time in a scenario (delays, service times, association) is one of these, i
 takes its randomness from the caller, so that equal seeds give equal runs.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,12 +99,41 @@ class Normal:
         return f"{{normal = [{self.centre:g}, {self.deviation:g}]}}"
 
 
-Distribution: TypeAlias = Constant | Uniform | Exponential | Normal
+@final
+@dataclass(frozen=True, slots=True)
+class Empirical:
+    """As measured: `quantiles` in seconds at equal steps of probability, from 0 to 1.
+
+    Between two of them, all times are equally likely.
+    """
+
+    quantiles: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Expectation, s."""
+        ends = (self.quantiles[0] + self.quantiles[-1]) / 2
+        return (math.fsum(self.quantiles) - ends) / (len(self.quantiles) - 1)
+
+    def sample(self, random: Random) -> float:
+        """One draw, s."""
+        place = random.random() * (len(self.quantiles) - 1)
+        step = int(place)
+        low, high = self.quantiles[step : step + 2]
+        return low + (place - step) * (high - low)
+
+    def __str__(self) -> str:
+        return f"{{quantiles = [{', '.join(f'{value:g}' for value in self.quantiles)}]}}"
+
+
+Distribution: TypeAlias = Constant | Uniform | Exponential | Normal | Empirical
 
 FORMS: Final = (
-    "a number of seconds, {uniform = [low, high]}, {exponential = mean} or {normal = [mean, sd]}"
+    "a number of seconds, {uniform = [low, high]}, {exponential = mean}, {normal = [mean, sd]}"
+    " or {quantiles = [least, …, greatest]}"
 )
-_ARITY: Final = {"constant": 1, "uniform": 2, "exponential": 1, "normal": 2}
+_ARITY: Final = {"constant": (1,), "uniform": (2,), "exponential": (1,), "normal": (2,)}
+"""How many numbers a form takes; those that are not here take two or more."""
 
 
 def _numbers(value: object) -> list[float] | None:
@@ -136,11 +166,19 @@ def _normal(mean: float, deviation: float) -> Distribution:
     return Normal(mean, deviation)
 
 
+def _empirical(*quantiles: float) -> Distribution:
+    for before, after in itertools.pairwise(quantiles):
+        if before > after:
+            raise ValueError(f"quantiles fall from {before:g} to {after:g}; they must not fall")
+    return Empirical(quantiles)
+
+
 _BUILD: Final[dict[str, Callable[..., Distribution]]] = {
     "constant": _constant,
     "uniform": _uniform,
     "exponential": _exponential,
     "normal": _normal,
+    "quantiles": _empirical,
 }
 
 
@@ -149,7 +187,7 @@ def parse(value: object) -> Distribution:
 
     Raises `ValueError` saying what is wrong and what would be right.
     """
-    if isinstance(value, Constant | Uniform | Exponential | Normal):
+    if isinstance(value, Distribution):
         return value
     given: object = value
     table = cast(dict[str, object], value) if isinstance(value, dict) else {"constant": value}
@@ -157,6 +195,6 @@ def parse(value: object) -> Distribution:
     if len(table) != 1 or kind not in _BUILD:
         raise ValueError(f"is {shown(given)}; must be {FORMS}")
     numbers = _numbers(table[kind])
-    if numbers is None or len(numbers) != _ARITY[kind]:
+    if numbers is None or len(numbers) not in _ARITY.get(kind, range(2, len(numbers) + 1)):
         raise ValueError(f"is {shown(given)}; must be {FORMS}, times being 0 or more")
     return _BUILD[kind](*numbers)

@@ -20,7 +20,14 @@ from mat_files._parquet import read_parquet, write_parquet
 from mat_files.errors import ResultsError
 from mat_files.schema import HANDOVERS, IMS, MESSAGES, SCHEMA_VERSION, SCHEMAS, Column, Schema, Type
 
-EXTRA_FILES: Final = ("handovers.png", "ladder.txt")
+EXTRA_FILES: Final = (
+    "handovers.png",
+    "ladder.txt",
+    "load.png",
+    "load.json",
+    "calibration.json",
+    "calibration.toml",
+)
 """Files that a run may write besides the tables."""
 
 _PANDAS: Final[dict[Type, str]] = {"text": "str", "integer": "Int64", "number": "float64"}
@@ -137,6 +144,18 @@ def _read(schema: Schema, path: Path) -> tuple[pd.DataFrame, Provenance]:
 def _provenance(metadata: Mapping[str, str]) -> Provenance:
     text = {name: metadata[f"mat.{name}"] for name in ("version", "scenario", "overrides", "trace")}
     return Provenance(seed=int(metadata["mat.seed"]), **text)
+
+
+def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by name into a directory, all or none; others are left alone.
+
+    Raises `ResultsError`.
+    """
+    with _staging(directory) as stage:
+        for name, content in files.items():
+            (stage / name).write_bytes(content)
+        for name in files:
+            (stage / name).replace(directory / name)
 
 
 def check_directory(directory: Path) -> None:

@@ -154,16 +154,12 @@ IMS: Final = Schema(
         Column(
             "refused", "integer", "messages", "Answers with a code other than 0.", required=True
         ),
-        Column(
-            "dropped", "integer", "messages", "Dropped because the queue was full.", required=True
-        ),
-        Column(
-            "busy", "number", "", "Time that workers were busy, per worker: 0 to 1.", required=True
-        ),
-        Column("queue_max", "integer", "messages", "Longest queue.", required=True),
+        Column("dropped", "integer", "messages", "Dropped because the queue was full."),
+        Column("busy", "number", "", "Time that workers were busy, per worker: 0 to 1."),
+        Column("queue_max", "integer", "messages", "Longest queue."),
         Column("wait_mean", "number", "s", "Mean time from arrival until a worker began."),
         Column("wait_max", "number", "s", "Longest such time."),
-        Column("mappings", "integer", "", "Mappings held at the interval's end.", required=True),
+        Column("mappings", "integer", "", "Mappings held at the interval's end."),
     ),
 )
 

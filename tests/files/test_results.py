@@ -9,7 +9,7 @@ import pytest
 
 from mat_files import results as module
 from mat_files.errors import ResultsError
-from mat_files.results import Provenance, Results
+from mat_files.results import Provenance, Results, write_files
 from mat_files.schema import HANDOVERS, PARTS, SCHEMAS, Schema
 
 PROVENANCE = Provenance("1.2.3", 'format = 1\nname = "ü"\n', "nodes.count=2\nscenario.seed=9", 9)
@@ -169,6 +169,30 @@ def test_a_directory_without_permission_is_an_error(
 def test_only_the_runs_own_names_are_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not among the files of a run: \.\./x"):
         sample().write(tmp_path, {"../x": b""})
+
+
+def test_files_alone_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    sample().write(tmp_path / "out", {"load.png": b"old"})
+    before = {path.name for path in (tmp_path / "out").iterdir()}
+    write_files(tmp_path / "out", {"calibration.json": b"{}", "calibration.toml": b""})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == before | {
+        "calibration.json",
+        "calibration.toml",
+    }
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(ResultsError, match="results cannot be written here"):
+        write_files(tmp_path / "file", {"calibration.json": b"{}"})
+    with pytest.raises(ResultsError, match="results cannot be written here"):
+        write_files(tmp_path / "new", {"missing/calibration.json": b"{}"})
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_only_a_server_knows_of_itself_may_be_empty(tmp_path: Path) -> None:
+    row = {"run": 0, "ims": "192.0.2.1:49628", "start": 0.0, "interval": 0.1}
+    row |= {"received": 3, "answered": 2, "refused": 0}
+    Results.build(PROVENANCE, [], [], [row]).write(tmp_path)
+    read = Results.read(tmp_path).ims
+    assert read[["dropped", "busy", "queue_max", "mappings"]].isna().all(axis=None)
 
 
 def test_rows_are_checked_against_the_schema() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mat_files import _document
 from mat_files._toml import key_lines
-from mat_files.distributions import Constant, Exponential, Normal, Uniform
+from mat_files.distributions import Constant, Empirical, Exponential, Normal, Uniform
 from mat_files.errors import ScenarioError
 from mat_files.library import find_scenario, shipped_scenarios
 from mat_files.mobility import mobility
@@ -92,6 +92,7 @@ def test_a_grid_is_columns_along_x_and_rows_along_y(tmp_path: Path) -> None:
         ("{uniform = [0.005, 0.015]}", Uniform(0.005, 0.015)),
         ("{exponential = 0.01}", Exponential(0.01)),
         ("{normal = [0.01, 0.002]}", Normal(0.01, 0.002)),
+        ("{quantiles = [0.001, 0.002, 0.01]}", Empirical((0.001, 0.002, 0.01))),
     ],
 )
 def test_times_are_distributions(tmp_path: Path, value: str, expected: object) -> None:

@@ -76,15 +76,18 @@ class Server:
 
     def workers(self) -> list[int]:
         """The process ids of the workers."""
-        return [one["pid"] for one in ask(self.control)["workers"]]
+        return [one["pid"] for one in ask(self.control)["workers"] if one["pid"]]
 
     def kill(self) -> None:
         """Kill -9 the supervisor and all workers, as a power cut would."""
-        pids = [*self.workers(), self.process.pid]
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        pid = self.process.pid
+        # Stopped, it starts no other worker meanwhile.
+        os.kill(pid, signal.SIGSTOP)
+        workers = list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        for one in (*workers, pid):
+            os.kill(one, signal.SIGKILL)
         self.process.wait()
-        wait_until(lambda: not any(alive(pid) for pid in pids))
+        wait_until(lambda: not any(alive(one) for one in workers))
 
     def stop(self) -> int:
         """Stop it as systemd would; the exit code."""
@@ -213,18 +216,28 @@ class Client:
 
     def ask(self, message: Request, *, attempts: int = 20, time_out: float = 0.5) -> Answer | None:
         """The answer to a request, which is sent again until there is one; None if none comes."""
-        wire = encode(message)
         for _ in range(attempts):
-            self.socket.sendto(wire, self.server)
-            end = time.monotonic() + time_out
-            while (left := end - time.monotonic()) > 0:
-                self.socket.settimeout(left)
-                try:
-                    found = decode(self.socket.recv(2048))
-                except (TimeoutError, ConnectionRefusedError):
-                    break
-                if answers(found, message):
-                    return found
+            self.send(message)
+            found = self.answer(message, time_out)
+            if found is not None:
+                return found
+        return None
+
+    def send(self, message: Request) -> None:
+        """Send a request once; `answer` waits for what comes of it."""
+        self.socket.sendto(encode(message), self.server)
+
+    def answer(self, message: Request, time_out: float = START_LIMIT) -> Answer | None:
+        """The answer to a request that was sent; None if none comes in time."""
+        end = time.monotonic() + time_out
+        while (left := end - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            try:
+                found = decode(self.socket.recv(2048))
+            except (TimeoutError, ConnectionRefusedError):
+                break
+            if answers(found, message):
+                return found
         return None
 
     def update(
@@ -296,7 +309,7 @@ def answers(found: Message | Malformed, message: Request) -> TypeGuard[Answer]:
     return (found.sequence, found.nonce) == (message.sequence, message.nonce)
 
 
-def addresses(answer: MaAnswer | None) -> list[str]:
+def addresses(answer: Answer | None) -> list[str]:
     """The mobile addresses in an answer, as text."""
-    assert answer is not None
+    assert isinstance(answer, MaAnswer | HaNotifyAck)
     return [format_address(address) for address in answer.mobile_addresses]

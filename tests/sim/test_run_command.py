@@ -13,7 +13,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from mat_files.library import find_scenario
-from mat_files.results import EXTRA_FILES, Results
+from mat_files.results import Results
 from mat_files.scenario import load_scenario
 from mat_files.schema import SCHEMAS
 from mat_sim.cli import sim
@@ -23,7 +23,7 @@ from tests.files.test_traces import write
 
 ROOT = Path(__file__).parents[2]
 FILES = {f"{schema.name}.{kind}" for schema in SCHEMAS for kind in ("parquet", "csv")}
-EVERYTHING = FILES | set(EXTRA_FILES)
+EVERYTHING = FILES | {"handovers.png", "ladder.txt"}
 SHORT = ("--set", "scenario.duration=12")
 EVENTS = """t,node,action,network
 0,car,attach,A

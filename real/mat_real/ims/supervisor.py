@@ -82,18 +82,24 @@ def serve(path: Path | None, overrides: Sequence[str]) -> None:
 
 async def _serve(path: Path | None, overrides: Sequence[str], configuration: Configuration) -> None:
     with ExitStack() as stack:
-        kept_clock = remembered("", 0.0)
+        kept_clock, lock = remembered("", 0.0), None
         if configuration.config.store.kind == "journal":
             store = configuration.beside(configuration.config.store.path)
-            stack.enter_context(_locked(store))
+            lock = stack.enter_context(_locked(store))
             kept_clock = await asyncio.to_thread(_prepare_journal, store)
-        supervisor = _Supervisor(path, overrides, configuration, kept_clock, stack)
+        supervisor = _Supervisor(
+            path, overrides, configuration, stack, kept_clock=kept_clock, lock=lock
+        )
         await supervisor.run()
 
 
 @contextmanager
-def _locked(store: Path) -> Generator[None]:
-    """Only one server uses a journal at a time. Raises `StoreError`."""
+def _locked(store: Path) -> Generator[int]:
+    """Only one server uses a journal at a time. Raises `StoreError`.
+
+    Whoever inherits the descriptor holds the lock too: workers that outlive their supervisor for
+    a moment may still commit.
+    """
     path = store.with_name(store.name + ".lock")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -107,7 +113,7 @@ def _locked(store: Path) -> Generator[None]:
         what = "is in use by another server; stop that one, or name another store"
         raise StoreError(f"{store}: {what}") from error
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -136,13 +142,16 @@ class _Supervisor:
         path: Path | None,
         overrides: Sequence[str],
         configuration: Configuration,
-        kept_clock: str,
         stack: ExitStack,
+        *,
+        kept_clock: str,
+        lock: int | None,
     ) -> None:
         self._path = path
         self._overrides = list(overrides)
         self._configuration = configuration
         self._clock = kept_clock
+        self._lock = () if lock is None else (lock,)
         self._stack = stack
         self._stopping = asyncio.Event()
         self._failed = ""
@@ -249,6 +258,7 @@ class _Supervisor:
         task = Task(
             config=str(self._path) if self._path else "",
             overrides=self._overrides,
+            supervisor=os.getpid(),
             worker=seat.number,
             workers=len(self._seats),
             clock=self._clock,
@@ -258,7 +268,7 @@ class _Supervisor:
             inbox=seat.inbox.fileno(),
             outboxes=outboxes,
         )
-        inherited = (self._memory, writer, *task.sockets, task.inbox, *outboxes)
+        inherited = (self._memory, writer, *task.sockets, task.inbox, *outboxes, *self._lock)
         seat.begun = time.monotonic()
         process = seat.process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -257,11 +257,7 @@ class Worker:
     def _work_off(self, slice_: list[Waiting]) -> None:
         """Handle datagrams, and let go of what that led to."""
         self._hear_siblings()
-        try:
-            if self._catch_up is not None:
-                self._catch_up()
-        except StoreError:
-            # What others committed is not known: whatever was said now might be out of date.
+        if not self._is_up_to_date():
             self._words[_UNAVAILABLE] += len(slice_)
             return
         self._in_slice = True
@@ -270,6 +266,18 @@ class Worker:
             self._by_machine(waiting)
         self._in_slice = False
         self._flush()
+
+    def _is_up_to_date(self) -> bool:
+        """Whether all is known that other workers have committed by now.
+
+        If it is not, whatever was said now might be out of date.
+        """
+        try:
+            if self._catch_up is not None:
+                self._catch_up()
+        except StoreError:
+            return False
+        return True
 
     def _by_machine(self, waiting: Waiting) -> None:
         source, datagram, peer, since = waiting
@@ -360,7 +368,10 @@ class Worker:
     def _submit(self, effect: StoreEffect) -> None:
         assert self._store is not None
         self._since[id(effect)] = self._arrived
-        self._store.submit(effect)
+        if self._in_slice or isinstance(effect, StoreWrite) or self._is_up_to_date():
+            self._store.submit(effect)
+        else:
+            self.answered(effect, Outcome.UNAVAILABLE)
 
     def answered(self, effect: StoreEffect, result: Written | Found) -> None:
         """The store's results come here, within a slice or at any later time."""

@@ -58,6 +58,8 @@ class Task:
     config: str
     """Path of the configuration; empty for none."""
     overrides: list[str]
+    supervisor: int
+    """Its process id."""
     worker: int
     workers: int
     clock: str
@@ -73,8 +75,11 @@ class Task:
         return json.dumps(asdict(self))
 
 
-def _die_with_the_supervisor() -> None:
+def _die_with(supervisor: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != supervisor:
+        # It has died before it could be asked for a signal.
+        sys.exit(FAILED)
 
 
 @final
@@ -228,10 +233,10 @@ async def _run(task: Task, configuration: Configuration) -> None:
 
 def main() -> int:
     """Be a worker; the exit code."""
-    _die_with_the_supervisor()
+    task = Task(**json.loads(sys.argv[1]))
+    _die_with(task.supervisor)
     # Ctrl-C goes to the whole terminal; the supervisor says when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    task = Task(**json.loads(sys.argv[1]))
     try:
         path = Path(task.config) if task.config else None
         configuration = Configuration(path, tuple(task.overrides))

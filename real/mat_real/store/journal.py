@@ -19,8 +19,9 @@ reads what the others have committed (`catch_up`). Whoever was answered by one w
 all others before a datagram sent afterwards is looked at.
 
 SQLite runs in WAL mode with synchronous=FULL (https://sqlite.org/wal.html): an answered commit
-survives the death of the process and of the machine. Each row carries its CRC-32, since SQLite does
-not notice a bit that flips in a value.
+survives the death of the process and of the machine. SQLite does not notice a bit that flips in a
+value, nor one that makes a row id of a table an ordinary column. So each row carries its CRC-32,
+and a file whose tables are not declared in these very words does not open.
 """
 
 import asyncio
@@ -30,11 +31,12 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from struct import Struct
 from typing import Final, Generic, NamedTuple, TypeVar, assert_never, final
 
 from mat.effects import ReadByHome, ReadByMobile, StoreWrite
@@ -70,17 +72,27 @@ QUICK: Final = 0.001
 """Seconds for which a commit may keep look-ups waiting."""
 
 _ENTRY: Final = 16 + RECORD.size
-_SCHEMA: Final = f"""
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {FORMAT};
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE journal (
+_TABLES: Final = {
+    "meta": """CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL,
+    crc INTEGER NOT NULL
+) WITHOUT ROWID""",
+    "journal": """CREATE TABLE journal (
     id INTEGER PRIMARY KEY,
     entries INTEGER NOT NULL,
     crc INTEGER NOT NULL,
     data BLOB NOT NULL
-);
+)""",
+}
+_SCHEMA: Final = f"""
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {FORMAT};
+{_TABLES["meta"]};
+{_TABLES["journal"]};
 """
+_FILE_HEADER: Final = Struct(">16s52xI")
+"""Of an SQLite file: what it begins with, and its application_id."""
 _APPEND: Final = "INSERT INTO journal (entries, crc, data) VALUES (?, ?, ?)"
 _TAIL: Final = "SELECT id, entries, crc, data FROM journal WHERE id > ? ORDER BY id"
 _HEAD: Final = "SELECT id, entries, crc, data FROM journal WHERE id > ? ORDER BY id LIMIT 1"
@@ -102,15 +114,23 @@ def split(data: bytes) -> Iterator[tuple[Key, bytes]]:
 
 
 def create(path: Path, floor: int, clock: str) -> None:
-    """Make an empty journal file, mode 0600. Raises `StoreError`, also if the file exists."""
-    making = path.with_name(f".{path.name}.new")
+    """Make an empty journal file, mode 0600.
+
+    Raises `StoreError`, also if the file exists, or if it was moved away without its WAL: SQLite
+    would take what that holds for the new file's.
+    """
+    making, wal = path.with_name(f".{path.name}.new"), _wal_of(path)
+    if wal.exists():
+        what = f"is what is left of a store; without {path.name} it is worth nothing"
+        raise StoreError(f"{wal}: {what}: move it away, or put {path.name} back")
     try:
         making.unlink(missing_ok=True)
         making.touch(mode=0o600)
         with closing(sqlite3.connect(making, isolation_level=None)) as database:
             database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-            values = (("floor", f"{floor:x}"), ("clock", clock))
-            database.executemany("INSERT INTO meta VALUES (?, ?)", values)
+            for name, value in (("floor", f"{floor:x}"), ("clock", clock)):
+                row = (name, value, _meta_crc(name, value))
+                database.execute("INSERT INTO meta VALUES (?, ?, ?)", row)
         # Under its name it is whole from the first moment; a link, unlike a rename, replaces none.
         os.link(making, path)
         making.unlink()
@@ -118,11 +138,52 @@ def create(path: Path, floor: int, clock: str) -> None:
         raise StoreError(f"{path}: cannot be made ({error}); {_MEND_DISK}") from error
 
 
+_OF_DISK: Final = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+)
 _MEND_DISK: Final = "see that the directory exists, can be written, and is not full"
 _MEND_FILE: Final = (
-    "put back a copy, or move the file away: the server then begins an empty store, and nodes"
-    " register again"
+    "move the file away, together with those of its name and -wal or -shm; then put back a copy, or"
+    " begin without one: the store is empty then, and nodes register again"
 )
+
+
+def _wal_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _meta_crc(name: str, value: str) -> int:
+    return zlib.crc32(f"{name}={value}".encode())
+
+
+@contextmanager
+def _refusing(path: Path) -> Generator[None]:
+    """Say what is wrong with a file, and how to mend it. Raises `StoreError`."""
+    try:
+        yield
+    except (OSError, sqlite3.Error, ValueError) as error:
+        mend = _MEND_DISK if _is_of_disk(error) else _MEND_FILE
+        raise StoreError(f"{path}: cannot be used as a store ({error}); {mend}") from error
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Whether something is wrong with where the file is, and not with what it holds."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, OSError) if code is None else code & 0xFF in _OF_DISK
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raises `StoreError` for a file that is no journal, before SQLite touches it."""
+    with path.open("rb") as file:
+        head = file.read(_FILE_HEADER.size).ljust(_FILE_HEADER.size, b"\0")
+    if _FILE_HEADER.unpack(head) != (b"SQLite format 3\0", APPLICATION):
+        mend = f"name another file, or, if it was one once, {_MEND_FILE}"
+        raise StoreError(f"{path}: is no store of an IMS; {mend}")
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -161,48 +222,48 @@ class Journal:
         """Registrations in the journal, live or not."""
         self.last = 0
         """Id of the last row that was read or written."""
-        try:
-            damaged = damaged_frames(path.with_name(path.name + "-wal"))
+        with ExitStack() as opened, _refusing(path):
+            _refuse_foreign(path)
+            damaged = damaged_frames(path)
             if damaged:
-                raise StoreError(f"{path}-wal: {damaged}; {_MEND_FILE}")
-            self._database = _connected(path)
-            self._reader = _connected(path)
+                raise StoreError(f"{_wal_of(path)}: {damaged}; {_MEND_FILE}")
+            self._database = opened.enter_context(closing(_connected(path)))
+            self._reader = opened.enter_context(closing(_connected(path)))
             self._check()
-        except (OSError, sqlite3.Error, ValueError) as error:
-            of_disk = isinstance(error, OSError | sqlite3.OperationalError)
-            mend = _MEND_DISK if of_disk else _MEND_FILE
-            raise StoreError(f"{path}: cannot be used as a store ({error}); {mend}") from error
+            opened.pop_all()
 
     def read_all(self, table: RegistrationTable) -> None:
         """Read the whole journal, and the floor, into an empty table. Raises `StoreError`."""
-        try:
-            table.floor = int(self.meta("floor"), 16)
+        table.floor = int(self.meta("floor"), 16)
+        with _refusing(self._path):
             self.catch_up(table)
-        except (sqlite3.Error, ValueError) as error:
-            raise StoreError(f"{self._path}: is damaged ({error}); {_MEND_FILE}") from error
 
     def _check(self) -> None:
-        (application,) = self._database.execute("PRAGMA application_id").fetchone()
-        if application != APPLICATION:
-            raise StoreError(f"{self._path}: is no store of an IMS; name another file")
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version != FORMAT:
             what = f"has format {version}; this program reads and writes {FORMAT}"
             raise StoreError(f"{self._path}: {what}")
+        tables = self._database.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema")
+        if set(tables) != {("table", name, name, sql) for name, sql in _TABLES.items()}:
+            raise ValueError("its tables are not those of a store")
         (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise StoreError(f"{self._path}: is damaged ({found}); {_MEND_FILE}")
+            raise ValueError(" ".join(found.split()))
 
     def meta(self, name: str) -> str:
-        """A value of the file's own table."""
-        row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            raise ValueError(f"its {name} is missing")
-        return str(row[0])
+        """A value of the file's own table. Raises `StoreError` if it is not what was written."""
+        with _refusing(self._path):
+            query = "SELECT value, crc FROM meta WHERE name = ?"
+            value, crc = self._database.execute(query, (name,)).fetchone() or ("", None)
+            if not isinstance(value, str) or crc != _meta_crc(name, value):
+                raise ValueError(f"its {name} is missing, or not what was written")
+        return value
 
     def set_meta(self, name: str, value: str) -> None:
-        """Store a value in the file's own table."""
-        self._database.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
+        """Store a value in the file's own table. Raises `StoreError`."""
+        with _refusing(self._path):
+            change = "UPDATE meta SET value = ?, crc = ? WHERE name = ?"
+            self._database.execute(change, (value, _meta_crc(name, value), name))
 
     def catch_up(self, table: RegistrationTable) -> int:
         """Read into `table` what was appended since, by whichever worker; the number of rows.
@@ -219,9 +280,9 @@ class Journal:
         return rows
 
     def _entries(
-        self, row: int, entries: int, crc: int, data: bytes
+        self, row: int, entries: int, crc: int, data: object
     ) -> Iterator[tuple[Key, bytes]]:
-        if zlib.crc32(data) != crc:
+        if not isinstance(data, bytes) or zlib.crc32(data) != crc:
             raise ValueError(f"row {row} of the journal is not what was written")
         count = 0
         for key, record in split(data):
@@ -240,13 +301,15 @@ class Journal:
         `catch_up` does; nothing is written then.
         """
         database = self._database
-        removed = 0
+        removed = cleaned = 0
         database.execute("BEGIN IMMEDIATE")
         try:
             if live is not None:
-                kept, removed = self._clean(2 * count + SLACK // 10, live)
+                kept, removed, cleaned = self._worn(2 * count + SLACK // 10, live)
                 group, count = group + b"".join(kept), count + len(kept)
             row = database.execute(_APPEND, (count, zlib.crc32(group), group)).lastrowid
+            # Only now: were the journal empty, the new row would get an id that others have read.
+            database.execute("DELETE FROM journal WHERE id <= ?", (cleaned,))
             database.execute("COMMIT")
         except (sqlite3.Error, ValueError):
             if database.in_transaction:
@@ -265,10 +328,12 @@ class Journal:
             self.last = done.row
             self.entries += done.entries
 
-    def _clean(self, wanted: int, live: Callable[[Key, bytes], bool]) -> tuple[list[bytes], int]:
-        """Delete rows from the beginning that hold about `wanted` registrations.
+    def _worn(
+        self, wanted: int, live: Callable[[Key, bytes], bool]
+    ) -> tuple[list[bytes], int, int]:
+        """The rows at the beginning that hold about `wanted` registrations.
 
-        Returns those of them that are live, to be appended, and how many were deleted.
+        Returns those of them that are live, to be appended; how many all are; the last row's id.
         """
         kept: list[bytes] = []
         removed = last = 0
@@ -281,18 +346,18 @@ class Journal:
                     kept.append(key[:16] + record)
             last, entries = row[:2]
             removed += entries
-        self._database.execute("DELETE FROM journal WHERE id <= ?", (last,))
-        return kept, removed
+        return kept, removed, last
 
     def latest(self) -> float:
         """When the newest registration was registered, s of the server's clock; 0 if there is none.
 
-        Reads all rows, but enters nothing into a table. Raises as `catch_up` does.
+        Reads all rows, but enters nothing into a table. Raises `StoreError`.
         """
         newest = 0.0
-        for row in self._reader.execute(_TAIL, (0,)):
-            for _, record in self._entries(*row):
-                newest = max(newest, RECORD.unpack_from(record)[2])
+        with _refusing(self._path):
+            for row in self._reader.execute(_TAIL, (0,)):
+                for _, record in self._entries(*row):
+                    newest = max(newest, RECORD.unpack_from(record)[2])
         return newest
 
     def close(self) -> None:
@@ -453,8 +518,9 @@ class JournalStore(Generic[Ticket]):
         except (sqlite3.Error, ValueError) as error:
             self._failure = str(error)
             return self._failed
+        finally:
+            self._quick = time.perf_counter() - begun < QUICK
         self._failure = ""
-        self._quick = time.perf_counter() - begun < QUICK
         return partial(self._committed, done)
 
     def _cleaning(self) -> Callable[[Key, bytes], bool] | None:
@@ -464,7 +530,7 @@ class JournalStore(Generic[Ticket]):
     def _is_live(self, key: Key, record: bytes) -> bool:
         """Whether nothing fresher is known under the key. What is not read yet stays."""
         known = self.table.get(key)
-        return known is None or known == record
+        return known is None or freshness_of(known) <= freshness_of(record)
 
     # ---- back on the event loop ----------------------------------------------------------------
 
