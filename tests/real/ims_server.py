@@ -101,11 +101,13 @@ class Server:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is no zombie. Its files are open until its last thread ends."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+        threads = [task / "stat" for task in Path(f"/proc/{pid}/task").iterdir()]
+        return any(one.read_text().rpartition(")")[2].split()[0] not in "ZX" for one in threads)
+    except (FileNotFoundError, ProcessLookupError):
+        # One of its threads has ended just now: look again.
+        return alive(pid) if Path(f"/proc/{pid}").exists() else False
 
 
 def wait_until(condition: object, limit: float = START_LIMIT) -> None:

@@ -262,11 +262,16 @@ def test_ctrl_c_prints_what_there_is_and_exits_130(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_examples_of_the_help_are_ones_that_parse() -> None:
-    shown = load.get_help(click.Context(load, info_name="mat ims load"))
-    examples = re.findall(r"^ +mat ims load (.*)$", shown, re.MULTILINE)
-    assert len(examples) == 4
-    for example in examples:
+def examples(text: str) -> list[str]:
+    found = re.findall(r"^ *mat ims load (.*)$", text, re.MULTILINE)
+    assert len(found) == 4
+    return found
+
+
+def test_the_examples_of_the_help_and_of_the_document_are_the_same_and_parse() -> None:
+    shown = examples(load.get_help(click.Context(load, info_name="mat ims load")))
+    assert shown == examples((ROOT / "docs" / "load.md").read_text(encoding="utf-8"))
+    for example in shown:
         load.make_context("mat ims load", shlex.split(example))
 
 

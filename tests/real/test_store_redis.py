@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
-from redis.exceptions import InvalidResponse, MovedError
+from redis.exceptions import InvalidResponse, ResponseError
 
 from mat.address import Address, parse_address, prefix_of
 from mat.effects import ReadByHome, ReadByMobile, StoreWrite
@@ -361,7 +361,7 @@ def _deleted(server: RedisServer, key: bytes) -> int:
     """How many keys of this name the server had, if it is the one that has such keys."""
     try:
         return int(server.do("DEL", key))
-    except MovedError:
+    except ResponseError:
         return 0
 
 
@@ -1031,6 +1031,23 @@ def test_start_without_a_server_says_which(tmp_path: Path) -> None:
     for cluster in (False, True):
         message = refusal(RedisConfig(server.url, cluster=cluster))
         assert message.startswith(f"{server.url}: cannot be reached")
+
+
+def test_start_with_a_server_that_hangs_up_says_so() -> None:
+    async def start() -> None:
+        async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(0)
+            writer.transport.abort()
+
+        other = await asyncio.start_server(hang_up, "127.0.0.1")
+        async with other:
+            port = other.sockets[0].getsockname()[1]
+            for user in ("", ":secret@"):
+                config = RedisConfig(f"redis://{user}127.0.0.1:{port}")
+                with pytest.raises(StoreError, match="cannot be reached"):
+                    await RedisStore.open(config, Worker().answered)
+
+    run(start())
 
 
 def test_cluster_and_single_server_are_not_taken_for_each_other(

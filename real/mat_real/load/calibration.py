@@ -31,7 +31,7 @@ from mat.messages import Endpoint
 from mat_files.distributions import Empirical
 from mat_real.load import echo
 from mat_real.load.forms import Kind
-from mat_real.load.generator import Timing
+from mat_real.load.generator import Report, Timing
 from mat_real.load.ledger import Fate, Ledger
 from mat_real.load.measures import NAMES_OF_KINDS
 from mat_real.load.patterns import Plan
@@ -57,7 +57,6 @@ _EDGES: Final = (0.1, 0.9)
 """Shares of the answers between which throughput is measured."""
 
 Times = NDArray[np.float64]
-Report = Callable[[Ledger, float], None]
 
 
 @final

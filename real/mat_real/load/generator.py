@@ -42,6 +42,8 @@ from mat_real.load.volley import CAPACITY, Volley
 TICK: Final = 0.001
 """Seconds of sleep between two turns, unless more is due at once. What a turn costs hardly depends
 on how much it moves, and the kernel notes when answers arrive."""
+NEIGHBOURS: Final = 64
+"""Procedures in a row that use one source port: as many datagrams as leave in one system call."""
 BLOCK: Final = 512
 """Requests sent in one turn of the loop; they take a millisecond or so."""
 _GRAIN: Final = 0.01
@@ -205,11 +207,14 @@ class LoadGenerator:
             rows = self._rows(kind, requests)
         servers = self._servers(kind, requests)
         now = self._now()
+        # Neighbours share a source port, so that they leave in one system call.
+        turns = self.ledger.procedures(requests) // NEIGHBOURS
         if (servers == servers[0]).all():
-            self._volley.send(int(servers[0]), rows)
+            self._volley.send(int(servers[0]), rows, turns)
         else:
             for server in np.unique(servers).tolist():
-                self._volley.send(server, rows[servers == server])
+                of_it = servers == server
+                self._volley.send(server, rows[of_it], turns[of_it])
         self.ledger.transmitted(now, requests, rows.dtype.itemsize)
         parameters, attempts = self._parameters, self.ledger.attempts[requests]
         timeouts = np.minimum(

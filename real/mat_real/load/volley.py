@@ -39,8 +39,6 @@ _AT_ONCE: Final = 128
 """Datagrams in one call of recvmmsg."""
 _SEGMENTS: Final = 64
 """Datagrams in one block: UDP_MAX_SEGMENTS of the kernel."""
-_FEWEST: Final = 8
-"""Datagrams in one block, if there are so many: a block should be worth its system call."""
 _UDP_SEGMENT: Final = 103
 _RECEIVE_BUFFER_FORCED: Final = 33
 _SEND_BUFFER_FORCED: Final = 32
@@ -93,7 +91,6 @@ class Volley:
         self.unreachable = 0
         """ICMP errors: nobody listens there, or there is no way."""
         self._segments = True
-        self._turn = 0
         self._epoll = select.epoll()
         self._sockets: list[list[socket.socket]] = []
         try:
@@ -154,15 +151,23 @@ class Volley:
 
     # ---- out -----------------------------------------------------------------------------------
 
-    def send(self, server: int, rows: NDArray[Any]) -> None:
-        """Send datagrams, one a row, to a server, from its sockets in turn."""
-        size = rows.dtype.itemsize
-        data = rows.view(np.uint8).data
-        opened = self._sockets[server]
-        count = min(max(-(-len(rows) // len(opened)), _FEWEST), _SEGMENTS) * size
-        for start in range(0, len(data), count):
-            self._turn += 1
-            self._send_block(opened[self._turn % len(opened)], data[start : start + count], size)
+    def send(self, server: int, rows: NDArray[Any], turns: NDArray[np.intp]) -> None:
+        """Send datagrams, one a row, to a server; `turns` of them says from which of its sockets.
+
+        What has an equal turn has an equal source port: as a node does, a repetition comes from
+        where the request came from.
+        """
+        size, opened = rows.dtype.itemsize, self._sockets[server]
+        numbers = turns % len(opened)
+        order = np.argsort(numbers, kind="stable")
+        data = rows[order].view(np.uint8).data
+        ends = np.append(np.flatnonzero(np.diff(numbers[order])) + 1, len(rows)) * size
+        start = 0
+        for end in ends.tolist():
+            sender = opened[int(numbers[order[start // size]])]
+            for first in range(start, end, _SEGMENTS * size):
+                self._send_block(sender, data[first : min(first + _SEGMENTS * size, end)], size)
+            start = end
 
     def _send_block(self, sender: socket.socket, data: memoryview, size: int) -> None:
         if len(data) > size and self._segments and self._send_whole(sender, data, size):
@@ -224,10 +229,6 @@ class Volley:
         elif code not in (errno.EAGAIN, errno.EINTR):
             raise OSError(code, os.strerror(code))
         return 0
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until something has arrived; False if nothing did."""
-        return bool(self._epoll.poll(seconds))
 
 
 def _drops(opened: socket.socket) -> int:

@@ -18,7 +18,8 @@ anew each time, since a restart may have changed it (Redis documentation: persis
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias, cast, final
@@ -203,7 +204,8 @@ class Connector:
         except TypeError as error:
             raise StoreError(f"redis store: url: {error}") from error
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            with _lost_if_closed():
+                await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -248,9 +250,19 @@ def _options(config: RedisConfig) -> dict[str, Any]:
     return {**options, **limits, "protocol": 2, "decode_responses": False}
 
 
+@contextmanager
+def _lost_if_closed() -> Generator[None]:
+    """For `RuntimeError`, uvloop's word when a connection to be written to was closed just now."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostConnection(str(error)) from error
+
+
 async def ask(connection: Connection, *command: bytes | str) -> Any:
     """One command by the library's means. Raises what the library raises."""
-    await connection.send_command(*command)
+    with _lost_if_closed():
+        await connection.send_command(*command)
     return cast(Any, await connection.read_response(disable_decoding=True))
 
 

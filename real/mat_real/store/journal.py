@@ -178,8 +178,11 @@ def _is_of_disk(error: Exception) -> bool:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Raises `StoreError` for a file that is no journal, before SQLite touches it."""
-    with path.open("rb") as file:
+    """Raises `StoreError` for a file that is no journal, before SQLite touches it.
+
+    Raises `OSError` for one that may not be written; SQLite would be content to read it.
+    """
+    with path.open("r+b") as file:
         head = file.read(_FILE_HEADER.size).ljust(_FILE_HEADER.size, b"\0")
     if _FILE_HEADER.unpack(head) != (b"SQLite format 3\0", APPLICATION):
         mend = f"name another file, or, if it was one once, {_MEND_FILE}"
