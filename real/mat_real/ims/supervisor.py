@@ -373,7 +373,7 @@ def _fixed(old: ServerConfig, new: ServerConfig) -> Iterator[str]:
 
 
 async def _responder(config: ServerConfig) -> Responder | None:
-    """The embedded DNS server, serving. Raises `DnsError` and `ServerError`."""
+    """The embedded DNS server, serving. Raises `DnsError`."""
     if config.responder is None:
         return None
     try:
@@ -382,11 +382,7 @@ async def _responder(config: ServerConfig) -> Responder | None:
     except RecordError as error:
         raise DnsError(f"responder.records: {error}") from error
     address, port = config.responder.listen
-    try:
-        await responder.start(format_address(address), port)
-    except OSError as error:
-        where = f"[{format_address(address)}]:{port}"
-        raise ServerError(f"responder: cannot listen on {where} ({error.strerror})") from error
+    await responder.start(format_address(address), port)
     return responder
 
 

@@ -28,7 +28,15 @@ GAUGES: Final = (
     "keys",
     "receive_buffer",
 )
-DNS: Final = ("queries", "cache_hits", "negative", "timeouts", "failures", "bogus")
+DNS: Final = (
+    "queries",
+    "cache_hits",
+    "negative",
+    "timeouts",
+    "failures",
+    "bogus",
+    "bad_records",
+)
 
 Name = tuple[str, ...]
 """Family and labels of one counter, such as ("answers", "MA Answer", "succeeded")."""
