@@ -3,6 +3,7 @@
 What the server did is known, so what the report says of it can be checked to the last datagram.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import socket
@@ -207,6 +208,25 @@ def test_a_query_has_its_attempts_and_no_more() -> None:
         ims.faults.hears = lambda _: False
         run = played.play("queries", plan(30, "query"), Timing(timeout=0.01, give_up=20.0))
     assert counted(run) == {"MA Query": (30, 0, 30, 4 * 30)}
+
+
+def test_a_repetition_comes_from_where_the_request_came_from() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ims:
+        ims.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        ims.bind(("127.0.0.1", 0))
+        ims.setblocking(False)
+        target = Target(Endpoint(parse_address("127.0.0.1"), ims.getsockname()[1]))
+        played = Player(populate(KEYS, [target], None, random()), [target], sockets=4)
+        run = played.play("queries", plan(len(KEYS), "query"), Timing(timeout=0.05, give_up=0.2))
+        ports: dict[bytes, set[int]] = {}
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                query, (_, port) = ims.recvfrom(2048)
+                ports.setdefault(query[4:8], set()).add(port)
+    assert main(run.ledger).repeated >= 120
+    assert len(ports) == 120
+    assert all(len(of_request) == 1 for of_request in ports.values())
+    assert len(set.union(*ports.values())) > 1, "and the requests share the ports"
 
 
 def test_repeated_updates_are_fresher_and_keep_their_version() -> None:
