@@ -47,7 +47,9 @@ test: $(VENV)/done-dev $(VENV)/done-project ## set up, lint, check the types, ru
 	$(SAY) 'pyright, strict'
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	$(SAY) 'pytest'
-	@$(BIN)/pytest --quiet --numprocesses auto
+	@$(BIN)/pytest --quiet --numprocesses auto tests/core tests/files tests/sim tests/cli
+	$(SAY) 'pytest, with real servers'
+	@$(BIN)/pytest --quiet --numprocesses auto tests/real
 
 .PHONY: format
 format: $(VENV)/done-dev ## put the code into the form that `make test` wants

@@ -5,7 +5,7 @@ nothing would change.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -13,7 +13,6 @@ from mat.parameters import Parameters
 from mat.states import PEER, REGISTRATION, diagram
 from mat.translation import Refusal
 from mat_files.errors import shown
-from mat_real.ims.config import ServerConfig
 
 DOCUMENT: Final = Path(__file__).parent / "protocol.md"
 IMS_DOCUMENT: Final = Path(__file__).parent / "ims.md"
@@ -24,17 +23,17 @@ _WRITTEN: Final = {"ims.listen": '`["[::]:49628"]`'}
 
 def refreshed(text: str) -> str:
     """The document with its generated parts as the code has them now."""
-    parts = {
-        "parameters": _parameters(),
-        "peer": f"```mermaid\n{diagram(PEER)}```\n",
-        "registration": f"```mermaid\n{diagram(REGISTRATION)}```\n",
-        "refusals": _refusals(),
-        "ims.configuration": "".join(f"{line}\n" for line in _configuration()),
-    }
-    return _MARK.sub(lambda match: match[1] + parts[match[2]] + match[3], text)
+    return _MARK.sub(lambda match: match[1] + _PARTS[match[2]]() + match[3], text)
 
 
-def _configuration() -> Iterator[str]:
+def _configuration() -> str:
+    return "".join(f"{line}\n" for line in _fields())
+
+
+def _fields() -> Iterator[str]:
+    # Here, for the tests of the core read only the protocol's parts.
+    from mat_real.ims.config import ServerConfig
+
     yield from ("| field | default | meaning |", "| --- | --- | --- |")
     for table, field in ServerConfig.model_fields.items():
         model: Any = next(iter(get_args(field.annotation)), field.annotation)
@@ -64,6 +63,15 @@ def _parameters() -> str:
 
 def _refusals() -> str:
     return "".join(f"- {refusal.value}\n" for refusal in Refusal)
+
+
+_PARTS: Final[dict[str, Callable[[], str]]] = {
+    "parameters": _parameters,
+    "peer": lambda: f"```mermaid\n{diagram(PEER)}```\n",
+    "registration": lambda: f"```mermaid\n{diagram(REGISTRATION)}```\n",
+    "refusals": _refusals,
+    "ims.configuration": _configuration,
+}
 
 
 def main() -> None:

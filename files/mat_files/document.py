@@ -39,18 +39,22 @@ class Document:
 
     __slots__ = ("_error", "_lines", "_overridden", "_path", "_what", "text", "values")
 
-    def __init__(self, path: Path | None, what: str, error: type[InputError]) -> None:
+    def __init__(
+        self, path: Path | None, what: str, error: type[InputError], text: str | None = None
+    ) -> None:
         """Read and parse the file; `what` says what it is, as in "a scenario".
 
-        Without a file the document is empty, and overrides make it. Raises `error`, as all methods
-        do.
+        Without a file the document is empty, and overrides make it. With `text`, that is what the
+        file holds, whatever it holds by now. Raises `error`, as all methods do.
         """
         self._path = path
         self._what = what
         self._error = error
         self._lines: dict[KeyPath, int] | None = None
         self._overridden: dict[KeyPath, str] = {}
-        self.text = self._read(path) if path is not None else ""
+        if text is None:
+            text = self._read(path) if path is not None else ""
+        self.text = text
         self.values = self._parse()
 
     def override(self, texts: Sequence[str], option: str = "--set ") -> None:

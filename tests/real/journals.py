@@ -62,13 +62,13 @@ def write_of(wanted: Registration) -> StoreWrite:
 class Opened:
     """An open journal store. The event loop is the test: nothing is answered but in `turn`."""
 
-    def __init__(self, path: Path, *, shared: bool = False, cleans: bool = True) -> None:
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         self._turns: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.answers: list[tuple[StoreEffect, Written | Found]] = []
         self.entered: list[tuple[str, bool]] = []
         """Tickets of updates that came in by the express lane, and whether they are durable."""
         self.store: JournalStore[str] = JournalStore(
-            path, self._answered, self._entered, self._turns.put, shared=shared, cleans=cleans
+            path, self._answered, self._entered, self._turns.put, shared=shared
         )
 
     def _answered(self, effect: StoreEffect, result: Written | Found) -> None:

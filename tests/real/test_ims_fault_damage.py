@@ -139,6 +139,13 @@ def flips(content: Content, end: str, places: Iterable[int]) -> Iterator[tuple[i
             data[place] ^= 1 << bit
 
 
+def commits_in(content: Content) -> list[int]:
+    """Where the WAL ended after each commit."""
+    wal = content["-wal"]
+    frames = range(WAL_HEADER, len(wal), FRAME)
+    return [at + FRAME for at in frames if int.from_bytes(wal[at + 4 : at + 8], "big")]
+
+
 def outcome(path: Path) -> State | str:
     """What a server takes from a store, or why it refuses it."""
     try:
@@ -214,7 +221,27 @@ def test_without_the_index_a_flipped_bit_costs_at_most_the_last_transaction(
             lost.add(place)
     # That it can happen is the known limit; it happens at the end of the file and nowhere else.
     assert lost
-    assert min(lost) >= wal_length_of(killed, -2)
+    assert min(lost) >= commits_in(content)[-2]
+
+
+def test_a_lost_mark_of_a_commit_does_not_make_two_transactions_one(
+    folder: Path, killed: History
+) -> None:
+    """Then the first could pass for the beginning of the second, which a crash cut off."""
+    wal, ends = killed.content["-wal"], commits_in(killed.content)
+    for end in ends[:-1]:
+        mark = end - FRAME + 4
+        content = {"": killed.content[""], "-wal": wal[:mark] + bytes(4) + wal[mark + 4 :]}
+        assert "is damaged" in refused(restored(folder / "unmarked", content))
+
+
+def test_damage_that_would_lead_later_commits_astray_is_noticed(
+    folder: Path, closed: History
+) -> None:
+    """All rows can be read; but the list of free pages names a page that holds some of them."""
+    whole = closed.content[""]
+    trunk = whole[:32] + (4).to_bytes(4, "big") + (1).to_bytes(4, "big") + whole[40:]
+    assert "reelist" in refused(restored(folder / "free", {"": trunk}))
 
 
 def test_a_flipped_bit_in_the_index_does_no_harm(folder: Path, killed: History) -> None:
@@ -256,14 +283,26 @@ def test_a_wal_that_was_cut_off_is_refused(folder: Path, killed: History) -> Non
     assert "-wal: has been cut off" in refused(path)
 
 
-def test_a_transaction_that_a_crash_cut_off_was_never_there(folder: Path, killed: History) -> None:
-    """Without the index, which a power cut takes along: any cut in the last transaction."""
-    wal = killed.content["-wal"]
-    states = killed.states
-    begins = wal_length_of(killed, -2)
+def cut_off(history: History) -> Iterator[bytes]:
+    """The WAL as a power cut may leave it: what the kernel has written of the last transaction."""
+    wal = history.content["-wal"]
+    begins = commits_in(history.content)[-2]
     for length in range(begins, len(wal), 1030):
-        path = restored(folder / "cut", {"": killed.content[""], "-wal": wal[:length]})
-        assert read(path) == states[-2], length
+        yield wal[:length]
+    earlier = bytearray(wal[begins : begins + FRAME])
+    earlier[8:16] = b"old salt"
+    for start in range(begins, len(wal), FRAME):
+        page = start + 24
+        for hole in (wal[start:page] + bytes(4096), bytes(FRAME), bytes(earlier)):
+            yield wal[:start] + hole + wal[start + FRAME :]
+
+
+def test_a_transaction_that_a_crash_cut_off_was_never_there(folder: Path, killed: History) -> None:
+    """Without the index, which a power cut takes along."""
+    states = killed.states
+    for number, wal in enumerate(cut_off(killed)):
+        path = restored(folder / "cut", {"": killed.content[""], "-wal": wal})
+        assert read(path) == states[-2], number
         # What is committed over it is whole again.
         journal = Journal(path)
         append(journal, homes(3), 300)
@@ -274,17 +313,6 @@ def test_a_transaction_that_a_crash_cut_off_was_never_there(folder: Path, killed
             key: states[-2][0][key] for key in states[-2][0] if key not in written
         }
         assert {freshness_of(table[key]) for key in written} == {300}
-
-
-def wal_length_of(history: History, commit: int) -> int:
-    """Where the WAL ended after a commit, the last being -1."""
-    wal = history.content["-wal"]
-    ends = [
-        start + FRAME
-        for start in range(WAL_HEADER, len(wal), FRAME)
-        if int.from_bytes(wal[start + 4 : start + 8], "big")
-    ]
-    return ends[commit]
 
 
 # ---- other files in its place --------------------------------------------------------------------

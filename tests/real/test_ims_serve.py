@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.generate import IMS_DOCUMENT, refreshed
 from mat.address import parse_address
 from mat.authentication import Key
 from mat.messages import Code, HaAnswer, MaAnswer
@@ -232,6 +233,7 @@ def serve(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
 def test_what_keeps_it_from_starting_is_said_in_a_line(tmp_path: Path) -> None:
     write_keys(tmp_path / "keys", KEYS)
     port = free_port()
+    (tmp_path / "precious").write_text("what must not be lost")
     with Client(port):
         cases: list[tuple[dict[str, dict[str, str]], str]] = [
             ({"ims": {"zones": '["10.1.0.1/16"]'}}, 'ims.toml:2: ims.zones.0: is "10.1.0.1/16"'),
@@ -242,6 +244,12 @@ def test_what_keeps_it_from_starting_is_said_in_a_line(tmp_path: Path) -> None:
             ({"ims": {"control": '"no/such/place"'}}, "set ims.control to a path"),
             ({"store": {"kind": '"redis"'}}, "store.url: is missing"),
             ({"store": {"kind": '"memory"'}, "ims": {"workers": "2"}}, "write 1"),
+            (
+                {"ims": {"listen": f'["[::]:{port}", "127.0.0.1:{port}"]'}},
+                "all addresses and others",
+            ),
+            ({"ims": {"control": '"precious"'}}, "set ims.control to a path of its own"),
+            ({"metrics": {"listen": '"192.0.2.1:1"'}}, "cannot serve metrics on [192.0.2.1]:1"),
             ({"protocol": {"maximum_lifetimes": "2"}}, "no such protocol parameter"),
         ]
         for tables, expected in cases:
@@ -249,6 +257,7 @@ def test_what_keeps_it_from_starting_is_said_in_a_line(tmp_path: Path) -> None:
             assert tried.returncode == 1, tables
             assert expected in tried.stderr, (tables, tried.stderr)
             assert "Traceback" not in tried.stderr
+    assert (tmp_path / "precious").read_text() == "what must not be lost"
 
 
 def test_check_says_that_all_is_fine(tmp_path: Path) -> None:
@@ -314,3 +323,41 @@ def test_the_systemd_unit_is_valid_and_sandboxed(tmp_path: Path) -> None:
     found = re.search(r"exposure level for mat-ims.service: ([0-9.]+)", rated.stdout)
     assert found is not None
     assert float(found[1]) < 2
+
+
+def test_the_documents_table_is_that_of_the_code() -> None:
+    text = IMS_DOCUMENT.read_text(encoding="utf-8")
+    assert refreshed(text) == text, "run: python -m docs.generate"
+
+
+def test_a_worker_started_again_has_the_configuration_of_the_server(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS) as server, Client(server.port) as node:
+        assert node.update(MN, ["198.51.100.1"]) is not None
+        (before,) = server.workers()
+        # Edited, and not reloaded: what is wrong in it is nobody's business yet.
+        configuration(tmp_path, server.port, {"store": {"path": '"another"'}, "ims": {"x": "1"}})
+        os.kill(before, signal.SIGKILL)
+        assert addresses(node.query("10.1.0.1", attempts=60)) == ["198.51.100.1"]
+        assert not (tmp_path / "another").exists()
+        assert server.workers() != [before]
+
+
+def test_a_server_does_not_take_the_control_socket_of_another(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS) as server:
+        other = tmp_path / "other"
+        other.mkdir()
+        write_keys(other / "keys", KEYS)
+        config = configuration(other, free_port(), {"ims": {"control": '"../ims.sock"'}})
+        tried = serve(config)
+        assert tried.returncode == 1
+        assert "is that of a server that runs" in tried.stderr
+        assert server.workers()
+
+
+def test_a_control_socket_left_by_a_dead_server_is_replaced(tmp_path: Path) -> None:
+    with running(tmp_path, KEYS) as server:
+        server.kill()
+        assert server.control.exists()
+        again = started(tmp_path, server.port)
+        assert again.workers()
+        assert again.stop() == 0

@@ -28,8 +28,8 @@ def opened(tmp_path: Path) -> Generator[Open]:
     path = new_journal(tmp_path)
     stores: list[Opened] = []
 
-    def one_more(*, shared: bool = False, cleans: bool = True) -> Opened:
-        stores.append(Opened(path, shared=shared, cleans=cleans))
+    def one_more(*, shared: bool = False) -> Opened:
+        stores.append(Opened(path, shared=shared))
         return stores[-1]
 
     yield one_more
@@ -97,11 +97,14 @@ def test_a_small_group_is_answered_at_once_while_the_disk_is_quick(
     assert store.results() == [(Outcome.STORED, 2)]
     assert freshness_of(store.by_home("10.1.0.1")) == 2
     # A commit that was slow, though it failed, is a sign to keep look-ups out of its way.
-    monkeypatch.setattr(journal, "QUICK", 0.0)
     store.most_pages(1)
-    store.submit(*(registration(home, 1) for home in homes(SMALL, 1000)))
+    moved = [f"198.51.100.{number}" for number in range(1, 9)]
+    store.write(*(registration(home, 1, moved) for home in homes(SMALL, 1000)))
+    monkeypatch.setattr(journal, "QUICK", 0.0)
+    store.submit(*(registration(home, 1, moved) for home in homes(SMALL, 2000)))
     store.store.flush()
-    store.submit(*(registration(home, 1) for home in homes(SMALL, 2000)))
+    assert store.results() == [(Outcome.UNAVAILABLE, 0)] * SMALL
+    store.submit(*(registration(home, 1) for home in homes(SMALL, 3000)))
     store.store.flush()
     assert store.store.depth() == SMALL
 
@@ -325,7 +328,7 @@ def test_a_crowd_that_cleans_the_journal_to_its_end_loses_nothing(opened: Open) 
 
 
 def test_another_worker_sees_what_is_committed_after_all_was_cleaned(opened: Open) -> None:
-    store, other = opened(shared=True), opened(shared=True, cleans=False)
+    store, other = opened(shared=True), opened(shared=True)
     freshness = filled(store, "10.1.0.1")
     other.store.catch_up()
     store.submit(*(registration(home, 1) for home in homes(12_000, 1000)))
@@ -339,7 +342,7 @@ def test_another_worker_sees_what_is_committed_after_all_was_cleaned(opened: Ope
 def test_the_cleaner_keeps_what_another_worker_acknowledged_and_it_has_not_read(
     opened: Open,
 ) -> None:
-    store, other = opened(shared=True), opened(shared=True, cleans=False)
+    store, other = opened(shared=True), opened(shared=True)
     freshness = filled(store, "10.1.0.1")
     other.store.catch_up()
     assert other.write(registration("10.1.0.1", freshness + 1)) == [(Outcome.STORED, freshness + 1)]
@@ -356,6 +359,8 @@ from pathlib import Path
 from tests.real.journals import Opened, homes, registration
 store = Opened(Path(sys.argv[1]))
 freshness = int(sys.argv[2])
+# These stay as they are, so the cleaner has to carry them along again and again.
+store.write(*(registration(home, 1) for home in homes(500, 5000)))
 while True:
     freshness += 1
     assert all(store.enter(*(registration(home, freshness) for home in homes(1000))))
@@ -389,6 +394,7 @@ def test_what_was_acknowledged_survives_a_kill_while_the_journal_is_cleaned(
         found = {freshness_of(store.by_home(home)) for home in homes(1000)}
         # The whole group is there, or the one whose answer was cut off.
         assert found in ({acknowledged}, {acknowledged + 1})
+        assert {freshness_of(store.by_home(home)) for home in homes(500, 5000)} == {1}
         assert store.rows() <= 20
         acknowledged = max(found)
         store.close()
@@ -398,7 +404,7 @@ def test_what_was_acknowledged_survives_a_kill_while_the_journal_is_cleaned(
 
 
 def test_workers_of_one_file_see_what_the_others_have_committed(opened: Open) -> None:
-    one, other = opened(shared=True), opened(shared=True, cleans=False)
+    one, other = opened(shared=True), opened(shared=True)
     for freshness in range(1, 20, 2):
         one.write(registration("10.1.0.1", freshness))
         other.store.catch_up()
@@ -416,7 +422,7 @@ def test_the_freshest_of_two_workers_wins_in_whatever_order(
     opened: Open, order: tuple[int, int]
 ) -> None:
     """Neither has heard of the other's when it accepts its own."""
-    first, second = opened(shared=True), opened(shared=True, cleans=False)
+    first, second = opened(shared=True), opened(shared=True)
     for store, freshness in zip((first, second), order, strict=True):
         assert store.write(registration("10.1.0.1", freshness)) == [(Outcome.STORED, freshness)]
     for store in (first, second, opened(shared=True)):
@@ -425,7 +431,7 @@ def test_the_freshest_of_two_workers_wins_in_whatever_order(
 
 
 def test_a_commit_that_is_under_way_hides_nothing_of_the_other_worker(opened: Open) -> None:
-    one, other = opened(shared=True), opened(shared=True, cleans=False)
+    one, other = opened(shared=True), opened(shared=True)
     one.submit(registration("10.1.0.1", 1))
     one.store.flush()
     other.write(registration("10.1.0.2", 1))

@@ -197,31 +197,32 @@ class ServerConfig(Table):
 class Configuration:
     """A configuration and where it came from: what a reload reads again."""
 
-    __slots__ = ("_overrides", "_path", "config")
+    __slots__ = ("_overrides", "_path", "config", "text")
 
-    def __init__(self, path: Path | None, overrides: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, path: Path | None, overrides: tuple[str, ...] = (), text: str | None = None
+    ) -> None:
         """Read a file (None: overrides alone) and apply `KEY=VALUE` overrides.
 
-        Raises `ConfigError` with every problem found.
+        With `text`, that is taken for what the file holds. Raises `ConfigError` with every problem
+        found.
         """
         self._path = path
         self._overrides = overrides
-        self.config = self._read()
+        document = Document(path, "a configuration", ConfigError, text)
+        self.text = document.text
+        """What the file held when it was read."""
+        document.override(overrides)
+        self.config = document.validated(ServerConfig)
+        document.fail_on(_findings(self.config))
 
-    def reread(self) -> "Configuration":
-        """The same file and overrides as they are now. Raises `ConfigError`."""
-        return Configuration(self._path, self._overrides)
+    def reread(self, text: str | None = None) -> "Configuration":
+        """The same file and overrides, as they are now or with this text. Raises `ConfigError`."""
+        return Configuration(self._path, self._overrides, text)
 
     def beside(self, name: str) -> Path:
         """A file that the configuration names: relative to the configuration's own place."""
         return (self._path.parent if self._path else Path()) / name
-
-    def _read(self) -> ServerConfig:
-        document = Document(self._path, "a configuration", ConfigError)
-        document.override(self._overrides)
-        config = document.validated(ServerConfig)
-        document.fail_on(_findings(config))
-        return config
 
 
 def _findings(config: ServerConfig) -> list[tuple[tuple[str | int, ...], str]]:
@@ -236,6 +237,10 @@ def _findings(config: ServerConfig) -> list[tuple[tuple[str | int, ...], str]]:
     addresses = [address for address, _ in config.ims.listen]
     if len(set(addresses)) != len(addresses):
         found.append((("ims", "listen"), "has an address twice; one socket an address"))
+    wildcards = {bytes(16), from_ipv4(bytes(4))} & set(addresses)
+    if wildcards and len(addresses) > 1:
+        what = "has all addresses and others; name either all, or each that is meant"
+        found.append((("ims", "listen"), what))
     try:
         _ = config.parameters
     except ValueError as error:

@@ -13,9 +13,10 @@ import mmap
 import os
 import signal
 import socket
+import stat
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from mat_files.errors import InputError
 from mat_real.datagrams import bind
 from mat_real.dns import DnsError, Responder
 from mat_real.ims.clock import remembered
-from mat_real.ims.config import Configuration, ServerConfig
+from mat_real.ims.config import Configuration, MetricsTable, ServerConfig
 from mat_real.ims.logs import set_up
 from mat_real.ims.metrics import serve_metrics
 from mat_real.ims.status import snapshot
@@ -73,6 +74,8 @@ def serve(path: Path | None, overrides: Sequence[str]) -> None:
     Raises `ServerError`, `StoreError`, `DnsError` and `mat_files.errors.InputError` if it cannot
     start.
     """
+    # Until there is somebody to do it; keys and zones are not read yet.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configuration = Configuration(path, tuple(overrides))
     set_up(configuration.config.log.level, configuration.config.log.format)
     # Workers read the keys; what they would all refuse is better said once, and here.
@@ -149,24 +152,31 @@ class _Supervisor:
     ) -> None:
         self._path = path
         self._overrides = list(overrides)
+        self._start = configuration
+        """What the server was started with, and has until it ends, but for keys and zones."""
         self._configuration = configuration
+        """What was last read again."""
         self._clock = kept_clock
         self._lock = () if lock is None else (lock,)
         self._stack = stack
         self._stopping = asyncio.Event()
         self._failed = ""
         self._reloads: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
         self._started = time.time()
         workers = configuration.config.ims.workers
         self._memory = os.memfd_create("mat-ims-tallies", 0)
         stack.callback(os.close, self._memory)
         os.ftruncate(self._memory, size(workers))
+        self._reloaded = os.memfd_create("mat-ims-configuration", 0)
+        stack.callback(os.close, self._reloaded)
+        self._hand_down(configuration.text)
         mapped = mmap.mmap(self._memory, size(workers))
         self._tallies = [Tallies(mapped, number) for number in range(workers)]
         self._seats = [self._seat(number) for number in range(workers)]
 
     def _seat(self, number: int) -> _Seat:
-        ims = self._configuration.config.ims
+        ims = self._start.config.ims
         sockets: list[socket.socket] = []
         for address, port in ims.listen:
             try:
@@ -193,7 +203,7 @@ class _Supervisor:
         config = self._configuration.config
         control = await self._control()
         if config.metrics is not None:
-            self._stack.callback(serve_metrics(*config.metrics.listen, self._tallies))
+            self._stack.callback(_metrics(config.metrics, self._tallies))
         responder = await _responder(config)
         keepers = [asyncio.create_task(self._keep(seat)) for seat in self._seats]
         ready = asyncio.gather(*(seat.ready.wait() for seat in self._seats))
@@ -222,7 +232,8 @@ class _Supervisor:
             },
         )
         granted = self._tallies[0]["gauge", "receive_buffer"]
-        if granted < ims.receive_buffer:
+        # What the kernel says is twice what it grants: half is for its own bookkeeping.
+        if granted < 2 * ims.receive_buffer:
             _log.warning(
                 "the kernel grants a smaller socket buffer than wanted; bursts may be lost:"
                 " raise net.core.rmem_max, or lower ims.receive_buffer",
@@ -258,6 +269,8 @@ class _Supervisor:
         task = Task(
             config=str(self._path) if self._path else "",
             overrides=self._overrides,
+            text=self._start.text,
+            reloaded=self._reloaded,
             supervisor=os.getpid(),
             worker=seat.number,
             workers=len(self._seats),
@@ -268,7 +281,15 @@ class _Supervisor:
             inbox=seat.inbox.fileno(),
             outboxes=outboxes,
         )
-        inherited = (self._memory, writer, *task.sockets, task.inbox, *outboxes, *self._lock)
+        inherited = (
+            self._memory,
+            self._reloaded,
+            writer,
+            *task.sockets,
+            task.inbox,
+            *outboxes,
+            *self._lock,
+        )
         seat.begun = time.monotonic()
         process = seat.process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -317,23 +338,33 @@ class _Supervisor:
         self._reloads.add(begun)
         begun.add_done_callback(self._reloads.discard)
 
+    def _hand_down(self, text: str) -> None:
+        """Let workers have this for the configuration, those that will be started included."""
+        data = text.encode()
+        os.ftruncate(self._reloaded, len(data))
+        os.pwrite(self._reloaded, data, 0)
+
     async def _reload(self) -> None:
+        async with self._reloading:
+            await self._reload_alone()
+
+    async def _reload_alone(self) -> None:
         try:
             fresh = self._configuration.reread()
             await asyncio.to_thread(load, fresh.beside(fresh.config.ims.keys))
         except InputError as error:
             _log.error("not reloaded, all goes on as before: %s", error)
             return
-        for what in _fixed(self._configuration.config, fresh.config):
+        for what in _fixed(self._start.config, fresh.config):
             _log.warning("%s has changed; that takes a restart", what)
         self._configuration = fresh
+        self._hand_down(fresh.text)
         self._signal(signal.SIGHUP)
         _log.info("reloaded")
 
     async def _control(self) -> asyncio.Server:
-        path = self._configuration.beside(self._configuration.config.ims.control)
-        with suppress(OSError):
-            path.unlink()
+        path = self._start.beside(self._start.config.ims.control)
+        _clear(path)
         try:
             server = await asyncio.start_unix_server(self._tell, path)
         except OSError as error:
@@ -354,7 +385,7 @@ class _Supervisor:
             {
                 "pid": seat.process.pid if seat.process else None,
                 "restarts": seat.restarts,
-                "ready": seat.ready.is_set(),
+                "ready": seat.ready.is_set() and seat.process is not None,
             }
             for seat in self._seats
         ]
@@ -370,6 +401,36 @@ def _fixed(old: ServerConfig, new: ServerConfig) -> Iterator[str]:
     for name in ("listen", "workers", "backlog", "receive_buffer", "control"):
         if getattr(old.ims, name) != getattr(new.ims, name):
             yield f"ims.{name}"
+
+
+def _clear(control: Path) -> None:
+    """Remove a control socket that a dead server left. Raises `ServerError` for anything else."""
+    try:
+        if not stat.S_ISSOCK(control.lstat().st_mode):
+            what = "is there already, and is no socket"
+            raise ServerError(f"{control}: {what}; set ims.control to a path of its own")
+        with socket.socket(socket.AF_UNIX) as one:
+            one.connect(str(control))
+    except FileNotFoundError:
+        return
+    except OSError:
+        with suppress(OSError):
+            control.unlink()
+    else:
+        what = "is that of a server that runs; stop that one, or set ims.control to another path"
+        raise ServerError(f"{control}: {what}")
+
+
+def _metrics(table: MetricsTable, tallies: Sequence[Tallies]) -> Callable[[], None]:
+    """Serve metrics; the function that stops it. Raises `ServerError`."""
+    address, port = table.listen
+    try:
+        return serve_metrics(address, port, tallies)
+    except OSError as error:
+        where = f"[{format_address(address)}]:{port}"
+        what = f"cannot serve metrics on {where} ({error.strerror})"
+        mend = "set metrics.listen to an address of this host and a port that is free"
+        raise ServerError(f"{what}; {mend}") from error
 
 
 async def _responder(config: ServerConfig) -> Responder | None:

@@ -54,7 +54,7 @@ def _names() -> Iterator[Name]:
     yield from (("dns", name) for name in DNS)
     yield from (("gauge", name) for name in GAUGES)
     yield from (("overflowed",), ("repeated",), ("undelivered",), ("store_unavailable",))
-    yield from (("beat",), ("reloads",))
+    yield ("reloads",)
 
 
 LAYOUT: Final = tuple(_names())

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, Protocol, assert_never, final
 
 from mat.address import UNSPECIFIED, Address
 from mat.authentication import KeyRing
-from mat.codec import Malformed, decode, encode
+from mat.codec import MAX_DATAGRAM, Malformed, decode, encode
 from mat.effects import (
     Event,
     Learned,
@@ -72,6 +72,8 @@ _OVERFLOWED: Final = INDEX[("overflowed",)]
 _REPEATED: Final = INDEX[("repeated",)]
 _UNAVAILABLE: Final = INDEX[("store_unavailable",)]
 _KEY: Final = 17
+_SHORTEST: Final = 8
+_KINDS: Final = frozenset(Type)
 
 
 class Resolver(Protocol):
@@ -146,6 +148,8 @@ class Worker:
         self._timer_at: float | None = None
         self._working = False
         self._in_slice = False
+        self._store_lost = False
+        self._ending = False
         self._settling = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -178,6 +182,7 @@ class Worker:
 
     async def end(self) -> None:
         """Answer what has arrived so far, and stop."""
+        self._ending = True
         for one in self._sockets:
             self._fill(one)
             self._loop.remove_reader(one.fileno())
@@ -195,7 +200,11 @@ class Worker:
             self._timer.cancel()
 
     def gauge(self) -> None:
-        """Set the gauges among the tallies; called now and then."""
+        """Set the gauges among the tallies; called now and then.
+
+        Reads what other workers have committed, so that an idle worker does not fall far behind.
+        """
+        self._is_up_to_date()
         tallies, machine = self._tallies, self._machine
         tallies.set(("gauge", "backlog"), len(self._backlog))
         tallies.set(("gauge", "store_pending"), self._store.depth() if self._store else 0)
@@ -207,12 +216,14 @@ class Worker:
     # ---- datagrams -----------------------------------------------------------------------------
 
     def _readable(self, source: DatagramSocket) -> None:
+        if self._working:
+            # Sockets are emptied between slices then, as far as there is room.
+            return
         arrived, more = self._read(source, DIRECT)
-        if more or self._backlog:
-            self._repeated(self._backlog.add(arrived))
+        if more:
+            self._put_off(arrived)
             self._fill(source)
-            if not self._working:
-                self._work()
+            self._work()
         elif arrived:
             self._work_off(arrived)
             self._rearm()
@@ -236,10 +247,16 @@ class Worker:
                 self._words[_OVERFLOWED] += 1
                 return
             arrived, more = self._read(source, DIRECT)
-            self._repeated(self._backlog.add(arrived))
+            self._put_off(arrived)
 
-    def _repeated(self, count: int) -> None:
-        self._words[_REPEATED] += count
+    def _put_off(self, arrived: list[Waiting]) -> None:
+        """To the backlog, but for what is no message: that is counted, and takes no room."""
+        messages = [one for one in arrived if _may_be_a_message(one.datagram)]
+        if len(messages) < len(arrived):
+            for one in arrived:
+                if not _may_be_a_message(one.datagram):
+                    self._by_machine(one)
+        self._words[_REPEATED] += self._backlog.add(messages)
 
     def _work(self) -> None:
         """Work off a slice of the backlog, and come back as long as there is more."""
@@ -250,6 +267,8 @@ class Worker:
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
+        if self._ending:
+            return
         for one in (*self._sockets, self._asking):
             self._fill(one)
         self._work()
@@ -257,14 +276,14 @@ class Worker:
     def _work_off(self, slice_: list[Waiting]) -> None:
         """Handle datagrams, and let go of what that led to."""
         self._hear_siblings()
-        if not self._is_up_to_date():
-            self._words[_UNAVAILABLE] += len(slice_)
-            return
         self._in_slice = True
-        rest = slice_ if self._express is None else self._by_lane(*self._express, slice_)
+        self._store_lost = not self._is_up_to_date()
+        rest = slice_
+        if self._express is not None and not self._store_lost:
+            rest = self._by_lane(*self._express, slice_)
         for waiting in rest:
             self._by_machine(waiting)
-        self._in_slice = False
+        self._in_slice = self._store_lost = False
         self._flush()
 
     def _is_up_to_date(self) -> bool:
@@ -368,10 +387,11 @@ class Worker:
     def _submit(self, effect: StoreEffect) -> None:
         assert self._store is not None
         self._since[id(effect)] = self._arrived
-        if self._in_slice or isinstance(effect, StoreWrite) or self._is_up_to_date():
-            self._store.submit(effect)
+        written = isinstance(effect, StoreWrite)
+        if self._store_lost or not (self._in_slice or written or self._is_up_to_date()):
+            self.answered(effect, (Outcome.UNAVAILABLE, 0) if written else Outcome.UNAVAILABLE)
         else:
-            self.answered(effect, Outcome.UNAVAILABLE)
+            self._store.submit(effect)
 
     def answered(self, effect: StoreEffect, result: Written | Found) -> None:
         """The store's results come here, within a slice or at any later time."""
@@ -467,6 +487,10 @@ class Worker:
             except BlockingIOError:
                 return
             self._machine.learn(self._now(), _from_bytes(data))
+
+
+def _may_be_a_message(datagram: bytes) -> bool:
+    return _SHORTEST <= len(datagram) <= MAX_DATAGRAM and datagram[0] in _KINDS
 
 
 def _to_bytes(mapping: Mapping) -> bytes:

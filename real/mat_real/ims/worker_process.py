@@ -45,6 +45,8 @@ TICK: Final = 1.0
 """Seconds between two looks at what changes slowly."""
 FAILED: Final = 1
 """Exit code of a worker that cannot begin; it has said why."""
+BROKEN: Final = 70
+"""Exit code of a worker to which something happened that nobody expected."""
 _PR_SET_PDEATHSIG: Final = 1
 
 _log = logging.getLogger("mat.ims")
@@ -58,6 +60,10 @@ class Task:
     config: str
     """Path of the configuration; empty for none."""
     overrides: list[str]
+    text: str
+    """What the configuration file held when the server started."""
+    reloaded: int
+    """File descriptor: what it held when keys and zones were last read again."""
     supervisor: int
     """Its process id."""
     worker: int
@@ -95,12 +101,14 @@ class _Process:
         self._now = clock(task.clock)
         self._loop = asyncio.get_running_loop()
         self._resolver = Resolver(config.resolver)
-        self._keys = load(configuration.beside(config.ims.keys))
+        accepted = accepted_by(task, configuration)
+        self._keys = load(accepted.beside(accepted.config.ims.keys))
+        self._zones = zones(accepted.config.ims.zones)
+        self._reloading = asyncio.Lock()
         self._journal: JournalStore[Ticket] | None = None
         parameters = config.parameters
-        responsible = zones(config.ims.zones)
         keys: KeyRing = self._keys
-        machine = MappingServer(keys, responsible, random.SystemRandom(), parameters=parameters)
+        machine = MappingServer(keys, self._zones, random.SystemRandom(), parameters=parameters)
         self._longest = int(parameters.maximum_lifetime)
         sockets = [DatagramSocket(socket.socket(fileno=number)) for number in task.sockets]
         self._tallies.set(("gauge", "receive_buffer"), min(s.receive_buffer for s in sockets))
@@ -120,7 +128,7 @@ class _Process:
     async def begin(self) -> None:
         """Open the store and serve. Raises `StoreError`."""
         store = self._configuration.config.store
-        worker, responsible = self.worker, zones(self._configuration.config.ims.zones)
+        worker = self.worker
         if store.kind == "redis":
             worker.begin(await self._redis())
             return
@@ -135,10 +143,9 @@ class _Process:
                 worker.entered,
                 self._loop.call_soon_threadsafe,
                 shared=shared,
-                cleans=self._task.worker == 0,
             )
             catch_up = opened.catch_up if shared else None
-        lane = ExpressLane(opened.table, self._keys, responsible, self._longest)
+        lane = ExpressLane(opened.table, self._keys, self._zones, self._longest)
         worker.begin(opened, (lane, opened.enter), catch_up)
 
     async def _redis(self) -> Store:
@@ -157,24 +164,24 @@ class _Process:
 
     async def reload(self) -> None:
         """Read configuration and keys again; what cannot be used leaves everything as it was."""
-        try:
-            configuration, keys = await self._loop.run_in_executor(None, self._reread)
-        except InputError as error:
-            _log.error("not reloaded: %s", error)
-            return
-        self._configuration, self._keys = configuration, keys
-        self.worker.adopt(keys, zones(configuration.config.ims.zones))
-        self._tallies.add(("reloads",))
+        async with self._reloading:
+            try:
+                accepted, keys = await self._loop.run_in_executor(None, self._reread)
+            except InputError as error:
+                _log.error("not reloaded: %s", error)
+                return
+            self._keys = keys
+            self.worker.adopt(keys, zones(accepted.config.ims.zones))
+            self._tallies.add(("reloads",))
 
     def _reread(self) -> tuple[Configuration, KeyFileRing]:
-        configuration = self._configuration.reread()
-        return configuration, load(configuration.beside(configuration.config.ims.keys))
+        accepted = accepted_by(self._task, self._configuration)
+        return accepted, load(accepted.beside(accepted.config.ims.keys))
 
     def tick(self) -> None:
         """Gauges, and what is worth a line in the log."""
         tallies = self._tallies
         self.worker.gauge()
-        tallies.set(("beat",), int(self._now()))
         tallies.set(("gauge", "keys"), len(self._keys))
         for name in DNS:
             tallies.set(("dns", name), getattr(self._resolver.counters, name))
@@ -201,6 +208,15 @@ class _Process:
         await self._resolver.close()
 
 
+def accepted_by(task: Task, configuration: Configuration) -> Configuration:
+    """The configuration whose keys and zones count now: as last read again by the supervisor.
+
+    What else has changed in the file since the start takes a restart, of the whole server.
+    """
+    size_now = os.fstat(task.reloaded).st_size
+    return configuration.reread(os.pread(task.reloaded, size_now, 0).decode())
+
+
 def _siblings(task: Task) -> Siblings:
     inbox = socket.socket(fileno=task.inbox)
     outboxes = tuple(socket.socket(fileno=number) for number in task.outboxes)
@@ -209,10 +225,22 @@ def _siblings(task: Task) -> Siblings:
     return Siblings(inbox, outboxes)
 
 
+def _die(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What nobody expected leaves nobody knows what behind: the supervisor starts a new worker."""
+    error = context.get("exception")
+    found = error if isinstance(error, BaseException) else None
+    _log.critical("the worker ends: %s", context.get("message"), exc_info=found)
+    logging.shutdown()
+    os._exit(BROKEN)
+
+
 async def _run(task: Task, configuration: Configuration) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.set_exception_handler(_die)
+    wanted = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, wanted.set)
     process = _Process(task, configuration)
     await process.begin()
     reloads: set[asyncio.Task[None]] = set()
@@ -223,6 +251,8 @@ async def _run(task: Task, configuration: Configuration) -> None:
         begun.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
+    if wanted.is_set():
+        reload()
     process.tick()
     os.write(task.ready, b"ready")
     # Everything loaded so far stays: the collector need not look at it again and again.
@@ -239,7 +269,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         path = Path(task.config) if task.config else None
-        configuration = Configuration(path, tuple(task.overrides))
+        configuration = Configuration(path, tuple(task.overrides), task.text)
         set_up(configuration.config.log.level, configuration.config.log.format)
         uvloop.run(_run(task, configuration))
     except (InputError, StoreError, DnsError, OSError) as error:

@@ -4,8 +4,8 @@ Theory of operation. Look-ups are answered from memory. Updates that arrive toge
 the journal together, in one row, and acknowledged when SQLite says that the row is on the disk:
 group commit. While one commit is under way in a thread of its own, the next group collects, so that
 groups grow with the load and a single update waits for nothing but its own commit. A small group
-commits on the event loop's own thread as long as the disk is quick: the way to another thread and
-back costs more than it saves then.
+commits on the event loop's own thread as long as the disk is quick and no other worker may hold it
+up: the way to another thread and back costs more than it saves then.
 
 A journal and not a table of rows by home address, because a commit of 500 random rows rewrites 500
 pages, in SQLite and in LMDB alike, and a journal two (the measurement is in docs/design.md). The
@@ -25,6 +25,7 @@ and a file whose tables are not declared in these very words does not open.
 """
 
 import asyncio
+import fcntl
 import os
 import queue
 import sqlite3
@@ -93,6 +94,7 @@ PRAGMA user_version = {FORMAT};
 """
 _FILE_HEADER: Final = Struct(">16s52xI")
 """Of an SQLite file: what it begins with, and its application_id."""
+_COUNT: Final = "SELECT CAST(total(entries) AS INTEGER) FROM journal"
 _APPEND: Final = "INSERT INTO journal (entries, crc, data) VALUES (?, ?, ?)"
 _TAIL: Final = "SELECT id, entries, crc, data FROM journal WHERE id > ? ORDER BY id"
 _HEAD: Final = "SELECT id, entries, crc, data FROM journal WHERE id > ? ORDER BY id LIMIT 1"
@@ -157,6 +159,12 @@ def _wal_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
+def _gate_of(path: Path) -> int:
+    """A file descriptor to lock, of a file that is there for nothing else. Raises `OSError`."""
+    gate = path.with_name(path.name + ".gate")
+    return os.open(gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def _meta_crc(name: str, value: str) -> int:
     return zlib.crc32(f"{name}={value}".encode())
 
@@ -200,29 +208,36 @@ def _connected(path: Path) -> sqlite3.Connection:
     return database
 
 
+class Cleaning(NamedTuple):
+    """The cleaner's part: what is still the registration that counts, and how many may stand."""
+
+    live: Callable[[Key, bytes], bool]
+    limit: int
+
+
 class Appended(NamedTuple):
-    """A commit: the id of its row, registrations in it, and registrations that were cleaned."""
+    """A commit: the id of its row, registrations in it, and in the journal, if it was counted."""
 
     row: int
     entries: int
-    removed: int
+    total: int | None
 
 
 @final
 class Journal:
     """A journal file: opened, checked, read from end to end, appended to."""
 
-    __slots__ = ("_database", "_path", "_reader", "entries", "last")
+    __slots__ = ("_database", "_gate", "_path", "_reader", "entries", "last")
 
-    def __init__(self, path: Path) -> None:
-        """Open the file and check it.
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """Open the file and check it; `shared` says that other processes write to it too.
 
         Raises `StoreError` for a file that is not there, no journal, damaged or not to be written:
         a store that may have lost something does not open.
         """
         self._path = path
         self.entries = 0
-        """Registrations in the journal, live or not."""
+        """Registrations in the journal, live or not, as far as this worker knows."""
         self.last = 0
         """Id of the last row that was read or written."""
         with ExitStack() as opened, _refusing(path):
@@ -233,6 +248,7 @@ class Journal:
             self._database = opened.enter_context(closing(_connected(path)))
             self._reader = opened.enter_context(closing(_connected(path)))
             self._check()
+            self._gate = _gate_of(path) if shared else None
             opened.pop_all()
 
     def read_all(self, table: RegistrationTable) -> None:
@@ -294,42 +310,61 @@ class Journal:
         if count != entries:
             raise ValueError(f"row {row} of the journal holds {count} of {entries} registrations")
 
-    def append(
-        self, group: bytes, count: int, live: Callable[[Key, bytes], bool] | None
-    ) -> "Appended":
-        """Commit one group of registrations. Called by the writer's thread.
+    def append(self, group: bytes, count: int, cleaning: Cleaning | None) -> Appended:
+        """Commit one group of registrations.
 
-        With `live`, which tells whether a registration is still the one that counts, the cleaner
-        does its part in the same transaction. Raises `sqlite3.Error`, and `ValueError` as
-        `catch_up` does; nothing is written then.
+        With `cleaning`, rows from the beginning are cleaned in the same transaction, if there are
+        too many. Raises `sqlite3.Error`, and `ValueError` as `catch_up` does; nothing is written
+        then.
         """
-        database = self._database
-        removed = cleaned = 0
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            if live is not None:
-                kept, removed, cleaned = self._worn(2 * count + SLACK // 10, live)
-                group, count = group + b"".join(kept), count + len(kept)
-            row = database.execute(_APPEND, (count, zlib.crc32(group), group)).lastrowid
-            # Only now: were the journal empty, the new row would get an id that others have read.
-            database.execute("DELETE FROM journal WHERE id <= ?", (cleaned,))
-            database.execute("COMMIT")
-        except (sqlite3.Error, ValueError):
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
+        database, total, cleaned = self._database, None, 0
+        with self._alone():
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                if cleaning is not None:
+                    (total,) = database.execute(_COUNT).fetchone()
+                    if total > cleaning.limit:
+                        kept, removed, cleaned = self._worn(2 * count + SLACK // 10, cleaning.live)
+                        group, count = group + b"".join(kept), count + len(kept)
+                        total -= removed
+                    total += count
+                row = database.execute(_APPEND, (count, zlib.crc32(group), group)).lastrowid
+                # Only now: were the journal empty, the new row's id would be one others have read.
+                database.execute("DELETE FROM journal WHERE id <= ?", (cleaned,))
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
         assert row is not None
-        return Appended(row, count, removed)
+        return Appended(row, count, total)
 
-    def appended(self, done: "Appended") -> None:
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """No other worker commits meanwhile, nor folds the WAL into the file.
+
+        SQLite has locks of its own, but before 3.51.3 a commit and a checkpoint of two processes
+        at the same moment could lose frames of the WAL (https://sqlite.org/wal.html#walresetbug).
+        """
+        if self._gate is None:
+            yield
+            return
+        fcntl.flock(self._gate, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    def appended(self, done: Appended) -> None:
         """Take a commit of this worker into account, on the thread that reads.
 
         Where another worker's row stands before it, `catch_up` reads both.
         """
-        self.entries -= done.removed
         if self.last == done.row - 1:
             self.last = done.row
             self.entries += done.entries
+        if done.total is not None:
+            self.entries = done.total
 
     def _worn(
         self, wanted: int, live: Callable[[Key, bytes], bool]
@@ -365,8 +400,11 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; the last to do so folds the WAL into it."""
-        self._reader.close()
-        self._database.close()
+        with self._alone():
+            self._reader.close()
+            self._database.close()
+        if self._gate is not None:
+            os.close(self._gate)
 
 
 @final
@@ -381,6 +419,10 @@ class _Group(Generic[Ticket]):
     admitted: list[Ticket] = field(default_factory=list[Ticket])
 
 
+def _raise(error: BaseException) -> None:
+    raise error
+
+
 @final
 class JournalStore(Generic[Ticket]):
     """The embedded store behind the `Store` interface, in one worker."""
@@ -393,28 +435,26 @@ class JournalStore(Generic[Ticket]):
         call_soon: Callable[[Callable[[], None]], object],
         *,
         shared: bool = False,
-        cleans: bool = True,
     ) -> None:
         """Open a journal file that exists.
 
         `entered` gets the tickets of each group, and whether it is durable. `call_soon` has a
         function called on the event loop's thread; `shared` says that other workers write to the
-        file too, of which one `cleans`. Raises `StoreError`.
+        file too. Raises `StoreError`.
         """
         self.table = RegistrationTable()
-        self._journal = Journal(path)
+        self._journal = Journal(path, shared=shared)
         self._journal.read_all(self.table)
         self._answered = answered
         self._entered = entered
         self._call_soon = call_soon
         self._shared = shared
-        self._cleans = cleans
         self._collecting = _Group[Ticket]()
         self._pending: dict[Key, bytes] = {}
         self._writing: _Group[Ticket] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._failure = ""
+        self._failure = self._unreadable = ""
         self._quick = True
         self._work: queue.SimpleQueue[_Group[Ticket] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -422,8 +462,8 @@ class JournalStore(Generic[Ticket]):
 
     @property
     def failure(self) -> str:
-        """Why the last commit failed; empty if it did not."""
-        return self._failure
+        """Why the last commit failed, or the journal cannot be read; empty if all is well."""
+        return self._failure or self._unreadable
 
     def catch_up(self) -> None:
         """See what other workers have committed. Raises `StoreError` if that cannot be told."""
@@ -431,7 +471,9 @@ class JournalStore(Generic[Ticket]):
             try:
                 self._journal.catch_up(self.table)
             except (sqlite3.Error, ValueError) as error:
-                raise StoreError(f"the journal cannot be read ({error})") from error
+                self._unreadable = f"the journal cannot be read ({error})"
+                raise StoreError(self._unreadable) from error
+            self._unreadable = ""
 
     # ---- the store's interface -----------------------------------------------------------------
 
@@ -488,7 +530,8 @@ class JournalStore(Generic[Ticket]):
             return
         self._writing, self._collecting = self._collecting, _Group[Ticket]()
         self._idle.clear()
-        if self._quick and len(self._writing.records) <= SMALL:
+        small = len(self._writing.records) <= SMALL
+        if self._quick and small and not self._shared and self._cleaning() is None:
             self._commit(self._writing)()
         else:
             self._work.put(self._writing)
@@ -510,7 +553,11 @@ class JournalStore(Generic[Ticket]):
 
     def _write(self) -> None:
         while (group := self._work.get()) is not None:
-            self._call_soon(self._commit(group))
+            try:
+                done = self._commit(group)
+            except BaseException as error:  # noqa: BLE001  # it must not end with this thread
+                done = partial(_raise, error)
+            self._call_soon(done)
 
     def _commit(self, group: _Group[Ticket]) -> Callable[[], None]:
         """Commit a group; what is to be done about it on the event loop's thread."""
@@ -526,9 +573,9 @@ class JournalStore(Generic[Ticket]):
         self._failure = ""
         return partial(self._committed, done)
 
-    def _cleaning(self) -> Callable[[Key, bytes], bool] | None:
-        due = self._journal.entries > 2 * len(self.table) + SLACK
-        return self._is_live if due and self._cleans else None
+    def _cleaning(self) -> Cleaning | None:
+        limit = 2 * len(self.table) + SLACK
+        return Cleaning(self._is_live, limit) if self._journal.entries > limit else None
 
     def _is_live(self, key: Key, record: bytes) -> bool:
         """Whether nothing fresher is known under the key. What is not read yet stays."""
