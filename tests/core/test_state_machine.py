@@ -7,6 +7,7 @@ are leased from a small pool, so that one node gets what another has left.
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -314,3 +315,29 @@ class Mobility(RuleBasedStateMachine):
 
 
 TestMobility = Mobility.TestCase
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a peer that rebooted beside a store that was down sends to a reused address: to mend",
+)
+def test_a_reused_address_while_a_store_is_down_and_a_peer_reboots() -> None:
+    """Found by other examples than those that CI runs; every step matters."""
+    state = Mobility()
+    state.build(
+        seed=0,
+        groups=(1, 1, 1),
+        nodes=4,
+        loss=0.0,
+        spread=0.0,
+        duplicates=0.0,
+        family=4,
+        drops_options=False,
+    )
+    state.store_fails_or_recovers(server=2, up=False)
+    state.reboots(clock=0.0, gap=0.0, node=1)
+    state.takes_over(one=0, other=2, peer=1)
+    state.moves_hard(gap=0.0, node=1)
+    state.store_fails_or_recovers(server=2, up=True)
+    state.reboots(clock=0.0, gap=30.0, node=0)
+    state.nobody_passes_for_another()
