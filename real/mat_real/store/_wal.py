@@ -7,7 +7,9 @@ transaction begins, so a wrong frame with a later transaction behind it is damag
 would be lost without a word.
 
 Where one transaction ends, its last frame says. Should that very mark be what is damaged, two
-transactions look like one; but each writes a page once, and both write the end of the journal.
+transactions look like one; but each writes its pages in ascending order (as long as SQLite has no
+need to write before the commit, `PRAGMA cache_spill`), and the second begins below where the first
+has ended: with the page that the first has filled, or with page 1, where the file's size stands.
 
 The WAL-index, in the file with -shm behind its name (https://sqlite.org/walformat.html), says how
 many frames were committed. It is written after they were synchronised and never synchronised
@@ -99,7 +101,7 @@ def _is_one_transaction(whole: Sequence[_Frame], wrong: Sequence[_Frame], words:
     if any(frame.commits for frame in behind[:-1]):
         return False
     pages = [frame.page for frame in (*whole, *behind)]
-    return not behind or not behind[-1].commits or len(set(pages)) == len(pages)
+    return not behind or not behind[-1].commits or pages == sorted(set(pages))
 
 
 def _has_wrong_salts(wrong: Sequence[_Frame], words: Struct) -> bool:

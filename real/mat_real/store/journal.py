@@ -205,6 +205,8 @@ def _connected(path: Path) -> sqlite3.Connection:
     )
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
+    # `_wal` relies on it.
+    database.execute("PRAGMA cache_spill = OFF")
     return database
 
 
