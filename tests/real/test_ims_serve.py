@@ -14,18 +14,21 @@ import pytest
 from docs.generate import IMS_DOCUMENT, refreshed
 from mat.address import parse_address
 from mat.authentication import Key
-from mat.messages import Code, HaAnswer, MaAnswer
+from mat.codec import decode, encode
+from mat.messages import Code, HaAnswer, MaAnswer, MaQuery, Request
 from mat_real.ims.status import ask
 from tests.real.ims_server import (
     MAIN,
     Client,
     addresses,
     alive,
+    answers,
     configuration,
     free_port,
     key,
     running,
     started,
+    update_of,
     wait_until,
     write_keys,
 )
@@ -283,9 +286,31 @@ def test_the_example_is_a_configuration(tmp_path: Path) -> None:
 def test_a_graceful_stop_answers_what_has_arrived(tmp_path: Path, stop: signal.Signals) -> None:
     with running(tmp_path, KEYS) as server, Client(server.port) as node:
         assert node.update(MN, ["198.51.100.1"]) is not None
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGSTOP)
+        asked: list[Request] = [
+            MaQuery(number, MN.home_address, nonce=number.to_bytes(8, "big"))
+            for number in range(100)
+        ]
+        asked.append(update_of(CN, ["198.51.100.2"], 1 << 63))
+        for message in asked:
+            node.socket.sendto(encode(message), node.server)
         server.process.send_signal(stop)
+        # The supervisor passes it on; the worker finds both when it goes on.
+        wait_until(lambda: "SIGTERM" in pending_signals(worker))
+        os.kill(worker, signal.SIGCONT)
         assert server.process.wait(30) == 0
+        node.socket.settimeout(5)
+        found = [decode(node.socket.recv(2048)) for _ in asked]
+        assert sum(answers(one, message) for one in found for message in asked) == len(asked)
         assert not server.control.exists()
+
+
+def pending_signals(pid: int) -> set[str]:
+    """Names of the signals that wait to be delivered to a process."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    mask = int(re.findall(r"ShdPnd:\s+([0-9a-f]+)", text)[0], 16)
+    return {one.name for one in signal.Signals if mask >> (one - 1) & 1}
 
 
 def test_it_needs_no_capability(tmp_path: Path) -> None:

@@ -356,7 +356,9 @@ def test_the_cleaner_keeps_what_another_worker_acknowledged_and_it_has_not_read(
 REWRITER = """
 import sys
 from pathlib import Path
+from mat_real.store import journal
 from tests.real.journals import Opened, homes, registration
+journal.SLACK = 100
 store = Opened(Path(sys.argv[1]))
 freshness = int(sys.argv[2])
 # These stay as they are, so the cleaner has to carry them along again and again.

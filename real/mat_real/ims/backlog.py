@@ -12,8 +12,6 @@ from typing import Final, NamedTuple, final
 
 from mat_real.datagrams import DatagramSocket, Peer
 
-_SENDER: Final = 24
-"""Bytes of a `Peer` that say who sent: family, port, address."""
 _HEADER: Final = 8
 """Bytes of a message with its type and sequence."""
 
@@ -44,7 +42,7 @@ class Backlog:
         waiting = self._waiting
         before = len(waiting)
         for one in arrived:
-            name = one[2][:_SENDER] + one[1][:_HEADER]
+            name = one.peer + one.datagram[:_HEADER]
             known = waiting.get(name)
             waiting[name] = one if known is None else one._replace(since=known.since)
         return before + len(arrived) - len(waiting)

@@ -33,7 +33,7 @@ from mat_real.ims.logs import set_up
 from mat_real.ims.metrics import serve_metrics
 from mat_real.ims.status import snapshot
 from mat_real.ims.tallies import Tallies, size
-from mat_real.ims.worker_process import FAILED, Task
+from mat_real.ims.worker_process import BROKEN, FAILED, Task
 from mat_real.key_file import open_key_file
 from mat_real.keys import load
 from mat_real.store import StoreError
@@ -43,6 +43,8 @@ STOP_TIME: Final = 20.0
 """Seconds that workers have to finish before they are killed."""
 SLOWEST_RESTART: Final = 10.0
 """Longest pause, s, before a worker that dies again and again is started again."""
+SIBLING_BUFFER: Final = 4 << 20
+"""Bytes for what other workers have told one that has not read it yet."""
 _FRESHNESS_UNITS: Final = 1 << 32
 """Freshness counts in 2^-32 s (docs/protocol.md, section 6.2)."""
 
@@ -188,6 +190,8 @@ class _Supervisor:
                 raise ServerError(f"{what}; {mend}") from error
             sockets.append(self._stack.enter_context(bound))
         inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # A slice's worth of inquiries may end at once, in each of the other workers.
+        outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SIBLING_BUFFER)
         self._stack.enter_context(inbox)
         self._stack.enter_context(outbox)
         return _Seat(number, sockets, inbox, outbox)
@@ -245,7 +249,11 @@ class _Supervisor:
         """Have a process on this seat until the server stops."""
         pause = 0.1
         while not self._stopping.is_set():
-            code = await self._sit(seat)
+            try:
+                code = await self._sit(seat)
+            except OSError as error:
+                _log.error("a worker cannot be started: %s", error)
+                code = BROKEN
             if self._stopping.is_set():
                 return
             if not seat.ready.is_set() and code == FAILED:
