@@ -1,8 +1,10 @@
-"""A flood of junk at a server: `python -m tests.real.flood PORT RATE`, until it is terminated.
+"""A flood of junk at a server: `python -m tests.real.flood PORT CONTROL`, until it is terminated.
+
+It is twice what the server reads, whatever else goes on on the machine: by the server's counters,
+two datagrams are sent for each one that was read. Half of them are noise behind a type of a
+message; half are updates of a known form, whose MAC a server has to compute.
 
 It says "flooding" when it begins, and at the end how many datagrams it has sent.
-Half of it is noise behind a type of a message; half are updates of a known form, whose MAC a
-server has to compute. It sends RATE datagrams a second, or as many as it can.
 """
 
 import random
@@ -10,14 +12,18 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from mat.address import parse_address
 from mat.messages import Endpoint
 from mat_real.datagrams import BATCH, DatagramSocket, bind
+from mat_real.ims.status import ask
 from tests.real.ims_server import key, update_of
 
-STOCK = 400_000
-"""Different datagrams: more than a backlog holds, so that none takes another's place there."""
+BACKLOG = 30_000
+"""Datagrams that the flooded server lets wait: few, so that the flood need not last."""
+STOCK = 3 * BACKLOG
+"""Different datagrams: more than the backlog holds, so that none takes another's place there."""
 
 
 def junk() -> list[bytes]:
@@ -37,25 +43,31 @@ def junk() -> list[bytes]:
     return made
 
 
-def main(port: int, rate: int) -> None:
-    """Send, in bursts that keep to the rate."""
+def read(control: Path) -> int:
+    """Datagrams that the server has read."""
+    found = ask(control)
+    received = sum(one["received"] for one in found["requests"].values())
+    return int(received + found["malformed"] + found["repeated"])
+
+
+def main(port: int, control: Path) -> None:
+    """Fill the server's buffers, and go on with two datagrams for each that it reads."""
     flood = DatagramSocket(bind(parse_address("127.0.0.1"), 0))
     target = Endpoint(parse_address("127.0.0.1"), port)
-    stock, sent, began = junk(), 0, time.monotonic()
+    stock, sent, allowed, before = junk(), 0, STOCK, read(control)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     sys.stdout.write("flooding\n")
     sys.stdout.flush()
-    while not stop.is_set():
-        for datagram in stock[sent % STOCK : sent % STOCK + BATCH]:
-            flood.send(target, datagram)
-        flood.flush()
-        sent += BATCH
-        ahead = sent / rate - (time.monotonic() - began)
-        if ahead > 0:
-            time.sleep(ahead)
+    while not stop.wait(0.02):
+        while sent < allowed and not stop.is_set():
+            for datagram in stock[sent % STOCK : sent % STOCK + BATCH]:
+                flood.send(target, datagram)
+            flood.flush()
+            sent += BATCH
+        allowed = STOCK + 2 * (read(control) - before)
     sys.stdout.write(f"{sent}\n")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))
