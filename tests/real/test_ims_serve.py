@@ -288,6 +288,8 @@ def test_a_graceful_stop_answers_what_has_arrived(tmp_path: Path, stop: signal.S
         assert node.update(MN, ["198.51.100.1"]) is not None
         (worker,) = server.workers()
         os.kill(worker, signal.SIGSTOP)
+        # A thread that does not stand still yet could take the signal that is to wait.
+        wait_until(lambda: thread_states(worker) == {"T"})
         asked: list[Request] = [
             MaQuery(number, MN.home_address, nonce=number.to_bytes(8, "big"))
             for number in range(100)
@@ -304,6 +306,12 @@ def test_a_graceful_stop_answers_what_has_arrived(tmp_path: Path, stop: signal.S
         found = [decode(node.socket.recv(2048)) for _ in asked]
         assert sum(answers(one, message) for one in found for message in asked) == len(asked)
         assert not server.control.exists()
+
+
+def thread_states(pid: int) -> set[str]:
+    """States of a process's threads: T where one is stopped."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks}
 
 
 def pending_signals(pid: int) -> set[str]:

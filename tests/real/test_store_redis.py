@@ -790,6 +790,19 @@ def test_closing_answers_what_was_submitted(server: RedisServer) -> None:
     run(work())
 
 
+def test_the_longer_time_for_the_start_ends_with_it(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mat_real.store.redis.START", 3600.0)
+
+    async def work() -> None:
+        async with worker(RedisConfig(server.url, timeout=0.3)) as one:
+            server.signal(signal.SIGSTOP)
+            assert await one.home(HOME) is Outcome.UNAVAILABLE
+
+    run(work())
+
+
 def test_more_than_a_batch_at_once(shared: RedisServer) -> None:
     async def work() -> None:
         async with worker(fresh(shared, max_in_flight=1)) as one:

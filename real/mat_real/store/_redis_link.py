@@ -319,8 +319,9 @@ def explain(error: Exception, place: str) -> StoreError:
 
 
 class Waiting(Protocol):
-    """Who waits for a reply; `done` once nobody does."""
+    """Who waits for a reply until `deadline` (event loop's time); `done` once nobody does."""
 
+    deadline: float
     done: bool
 
 
@@ -450,7 +451,7 @@ class Link:
         parts = [_ROLE, *(command.packed for command in commands)]
         if waits:
             parts.append(self._wait)
-        deadline = self._loop.time() + self._config.timeout
+        deadline = max(self._loop.time() + self._config.timeout, commands[-1].waiting.deadline)
         self._in_flight.append(_Batch(commands, deadline, waits))
         self._connection.write(b"".join(parts))
 
@@ -461,7 +462,7 @@ class Link:
     def check(self, now: float) -> None:
         """Give up a connection on which the server is silent."""
         if self._in_flight and self._in_flight[0].deadline <= now:
-            self._give_up(f"no reply within {self._config.timeout} s")
+            self._give_up("no reply in time")
 
     # ---- the connection ------------------------------------------------------------------------
 

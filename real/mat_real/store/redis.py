@@ -175,7 +175,10 @@ class RedisStore:
                 assert_never(effect)
 
     def _begin(self, effect: StoreEffect | None, steps: _Steps) -> None:
-        operation = _Operation(effect, steps, self._loop.time() + self._config.timeout)
+        timeout = self._config.timeout
+        if effect is None:
+            timeout = max(timeout, START)
+        operation = _Operation(effect, steps, self._loop.time() + timeout)
         self._depth += 1
         self._operations.append(operation)
         if self._timer is None:
@@ -351,6 +354,10 @@ class RedisStore:
             self._begin(None, self._make_floor(key))
         self.flush()
         await self._idle.wait()
+        if self._timer is not None:
+            # It is set for the end of the start; what comes now has less time.
+            self._timer.cancel()
+            self._overdue()
         refusals = {refusal.code: refusal.text for refusal in self._refusals}
         self._refusals.clear()
         if self._config.cluster:
@@ -372,6 +379,10 @@ class RedisStore:
         floor = packed_freshness(int(self._clock() * (1 << 32)))
         return _Request(key, encode(b"SET", key, floor, b"NX"), writes=True)
 
+
+START: Final = 10.0
+"""Seconds in which a server has to take the floors, if `timeout` is less: its disk may be at rest
+for longer than one update is worth waiting for."""
 
 _TOO_LATE: Final = ErrorReply("TIMEOUT no reply in time")
 _DAMAGED: Final = ErrorReply("DAMAGED data")
