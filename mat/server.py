@@ -291,6 +291,8 @@ class MappingServer:
         """The newest claim to the address: of an own node, or of another IMS's that notified."""
         asked, moved = request.asked, request.mobile_address
         own = found if isinstance(found, Registration) and found.expires > now else None
+        if own is not None and not self._responsible(own.home_address):
+            own = None
         foreign = self._foreign.owner(now, moved)
         answer = HaAnswer(asked.sequence, Code.SUCCEEDED, moved, nonce=asked.nonce)
         if own is not None and (foreign is None or _claims_over(own, foreign)):

@@ -753,6 +753,15 @@ def test_address_that_nobody_registered_has_no_home() -> None:
     assert (answer.mobile_address, answer.home_addresses) == (ELSEWHERE, ())
 
 
+def test_address_of_a_node_whose_zone_the_server_no_longer_serves_has_no_home() -> None:
+    world = ims()
+    register(world, "MN", "198.51.100.99")
+    asked = HaQuery(1, ELSEWHERE, nonce=NONCE)
+    assert only(ask(world, asked), HaAnswer).code == Code.SUCCEEDED
+    world.servers["IMS"].machine.adopt(lambda _: None, lambda home: home != HOME)
+    assert only(ask(world, asked), HaAnswer).code == Code.NO_MAPPING
+
+
 def test_address_of_an_own_node_whatever_its_priority() -> None:
     world = ims()
     register(world, "MN", "198.51.100.1", "198.51.100.2")

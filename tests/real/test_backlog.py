@@ -43,6 +43,16 @@ def test_another_senders_request_of_the_same_sequence_is_another(source: Datagra
     assert backlog.take(9) == [one, other]
 
 
+def test_the_same_request_to_another_socket_is_another(source: DatagramSocket) -> None:
+    backlog, elsewhere = Backlog(), DatagramSocket(bind(parse_address("127.0.0.1"), 0))
+    try:
+        one, other = waiting(source, 1, 7), waiting(elsewhere, 1, 7)
+        assert backlog.add([one, other]) == 0
+        assert backlog.take(9) == [one, other]
+    finally:
+        elsewhere.close()
+
+
 def test_what_was_taken_is_not_a_repetition_when_it_comes_again(source: DatagramSocket) -> None:
     backlog = Backlog()
     one = waiting(source, 1, 7)

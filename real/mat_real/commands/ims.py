@@ -131,7 +131,7 @@ def _show(found: dict[str, Any]) -> None:
     for name, one in found["requests"].items():
         succeeded = one["answers"]["succeeded"]
         others = sum(one["answers"].values()) - succeeded
-        times = [_seconds(value) for value in one["response"].values()]
+        times = [_seconds(value, succeeded + others) for value in one["response"].values()]
         requests.add_row(name, str(one["received"]), str(succeeded), str(others), *times)
     console.print(requests)
     workers = Table("worker", "pid", "restarts", "mappings", "keys", "backlog", "store pending")
@@ -148,9 +148,12 @@ def _show(found: dict[str, Any]) -> None:
     )
 
 
-def _seconds(value: float | None) -> str:
+def _seconds(value: float | None, answers: int) -> str:
+    """A quantile of the response times of so many answers."""
+    from mat_real.ims.tallies import BOUNDS
+
     if value is None:
-        return "–"
+        return f"> {BOUNDS[-1]:.3g} s" if answers else "–"
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 

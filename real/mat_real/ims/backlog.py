@@ -32,7 +32,7 @@ class Backlog:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[bytes, Waiting] = OrderedDict()
+        self._waiting: OrderedDict[tuple[DatagramSocket, Peer, bytes], Waiting] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -42,7 +42,7 @@ class Backlog:
         waiting = self._waiting
         before = len(waiting)
         for one in arrived:
-            name = one.peer + one.datagram[:_HEADER]
+            name = one.source, one.peer, one.datagram[:_HEADER]
             known = waiting.get(name)
             waiting[name] = one if known is None else one._replace(since=known.since)
         return before + len(arrived) - len(waiting)

@@ -64,12 +64,15 @@ def _zone_text(address: Any, length: int) -> str:
 
 
 def _quantiles(request: str, tallies: Sequence[Tallies]) -> dict[str, float | None]:
-    """Upper bounds, s, of the buckets that the quantiles lie in; None without answers."""
+    """Upper bounds, s, of the buckets that the quantiles lie in.
+
+    None without answers, or above the last bound.
+    """
     counts = [
         sum(one["response", request, str(bucket)] for one in tallies)
         for bucket in range(len(BOUNDS) + 1)
     ]
-    bounds = (*BOUNDS, float("inf"))
+    bounds = (*BOUNDS, None)
     whole, found = sum(counts), dict[str, float | None]()
     for quantile in _QUANTILES:
         reached, bound = 0, None

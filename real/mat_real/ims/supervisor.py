@@ -165,7 +165,7 @@ class _Supervisor:
         self._failed = ""
         self._reloads: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
-        self._started = time.time()
+        self._started = time.monotonic()
         workers = configuration.config.ims.workers
         self._memory = os.memfd_create("mat-ims-tallies", 0)
         stack.callback(os.close, self._memory)
@@ -256,6 +256,7 @@ class _Supervisor:
                 code = BROKEN
             if self._stopping.is_set():
                 return
+            self._tallies[seat.number].clear_gauges()
             if not seat.ready.is_set() and code == FAILED:
                 self._failed = "a worker could not begin; the line before this one says why"
                 self._stopping.set()
@@ -397,7 +398,7 @@ class _Supervisor:
             }
             for seat in self._seats
         ]
-        uptime = time.time() - self._started
+        uptime = time.monotonic() - self._started
         return snapshot(self._configuration.config, processes, self._tallies, uptime)
 
 

@@ -5,6 +5,7 @@ and the supervisor reads them without asking: metrics and `mat ims status` work 
 are busy, and what a worker counted outlives it.
 """
 
+import math
 import mmap
 from collections.abc import Iterator
 from typing import Final, final
@@ -107,10 +108,15 @@ class Tallies:
         """Set a gauge."""
         self.words[INDEX[name]] = value
 
+    def clear_gauges(self) -> None:
+        """Set all gauges to 0: nobody is there whom they would be about."""
+        for name in GAUGES:
+            self.set(("gauge", name), 0)
+
     def responded(self, request: str, seconds: float, count: int = 1) -> None:
         """`count` requests of a type were answered after so many seconds."""
-        micros = int(seconds * 1e6)
-        bucket = min(max(0, micros.bit_length() - 5), len(BOUNDS))
+        micros = math.ceil(seconds * 1e6)
+        bucket = min(max(0, (micros - 1).bit_length() - 5), len(BOUNDS))
         words = self.words
         words[_RESPONSE[request] + bucket] += count
         words[_MICROSECONDS[request]] += micros * count

@@ -15,13 +15,14 @@ Requests of this IMS to others leave from a socket of the worker's own, so that 
 back to the worker that asked.
 """
 
+import asyncio
 import math
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, Protocol, assert_never, final
+from typing import Final, Protocol, assert_never, final
 
 from mat.address import UNSPECIFIED, Address
 from mat.authentication import KeyRing
@@ -37,7 +38,7 @@ from mat.effects import (
 )
 from mat.express import Admitted, ExpressLane, acknowledge
 from mat.mapping_table import Mapping, Servers
-from mat.messages import NAMES, Code, Request, Type
+from mat.messages import NAMES, Code, Endpoint, HaNotify, Request, Type
 from mat.registrations import (
     Key,
     Outcome,
@@ -52,13 +53,13 @@ from mat_real.ims.backlog import Backlog, Waiting
 from mat_real.ims.tallies import ANSWERS, EVENTS, INDEX, MALFORMED, RECEIVED, SENT, Tallies
 from mat_real.store import Found, Store, StoreEffect, StoreError, Written
 
-if TYPE_CHECKING:
-    import asyncio
-
 DIRECT: Final = 4
 """Batches that are worked off without a detour through the backlog."""
 SLICE: Final = DIRECT * BATCH
 """Datagrams worked off before the sockets are looked at again."""
+
+INQUIRY_TIME: Final = 5.0
+"""Seconds that the worker waits at its end for what it has asked other IMS and the DNS."""
 
 _TYPES: Final = dict(zip(NAMES, Type, strict=True))
 _ANSWERED: Final = {
@@ -115,7 +116,7 @@ class Worker:
 
     def __init__(
         self,
-        loop: "asyncio.AbstractEventLoop",
+        loop: asyncio.AbstractEventLoop,
         machine: MappingServer,
         *,
         sockets: Iterable[DatagramSocket],
@@ -136,6 +137,8 @@ class Worker:
         self._now = now
         self._tallies = tallies
         self._words = tallies.words
+        self._undelivered_before = tallies["undelivered",]
+        """What predecessors of this worker have counted."""
         self._backlog = Backlog()
         self._limit = backlog
         self._siblings = siblings
@@ -143,6 +146,9 @@ class Worker:
         self._express: tuple[ExpressLane, Enter] | None = None
         self._catch_up: Callable[[], None] | None = None
         self._since: dict[int, float] = {}
+        """When the request of a store effect arrived, by the effect's `id`."""
+        self._notified: dict[tuple[int, Endpoint], float] = {}
+        """When an HA Notify arrived that an inquiry is made for."""
         self._arrived = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -150,6 +156,8 @@ class Worker:
         self._in_slice = False
         self._store_lost = False
         self._ending = False
+        self._no_inquiries = asyncio.Event()
+        """Set at the end, once there are none."""
         self._settling = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -181,13 +189,21 @@ class Worker:
             self._express[0].adopt(keys, responsible)
 
     async def end(self) -> None:
-        """Answer what has arrived so far, and stop."""
+        """Answer what has arrived so far, and stop.
+
+        What other IMS and the DNS have to say to that is waited for, but not for ever.
+        """
         self._ending = True
         for one in self._sockets:
             self._fill(one)
             self._loop.remove_reader(one.fileno())
         while self._backlog:
             self._work_off(self._backlog.take(SLICE))
+        # The answers of other IMS, and the time until they are asked again, are still seen to.
+        self._working = False
+        self._rearm()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._no_inquiries.wait(), INQUIRY_TIME)
         if self._store is not None:
             await self._store.close()
         self._flush()
@@ -211,7 +227,7 @@ class Worker:
         tallies.set(("gauge", "foreign_mappings"), machine.foreign_mappings)
         tallies.set(("gauge", "inquiries"), machine.inquiries)
         undelivered = sum(s.undelivered for s in (*self._sockets, self._asking))
-        tallies.set(("undelivered",), undelivered)
+        tallies.set(("undelivered",), self._undelivered_before + undelivered)
 
     # ---- datagrams -----------------------------------------------------------------------------
 
@@ -305,19 +321,23 @@ class Worker:
             self._words[MALFORMED[message]] += 1
             return
         self._words[RECEIVED + datagram[0]] += 1
-        self._arrived = since
-        self._apply(self._machine.receive(self._now(), message, source.endpoint(peer)))
+        self._arrived, endpoint = since, source.endpoint(peer)
+        effects = self._machine.receive(self._now(), message, endpoint)
+        if type(message) is HaNotify and (not effects or type(effects[-1]) is Lookup):
+            self._notified.setdefault((message.sequence, endpoint), since)
+        self._apply(effects)
 
     def _by_lane(self, lane: ExpressLane, enter: Enter, slice_: list[Waiting]) -> list[Waiting]:
         """Let the express lane take what it can; the others are returned."""
         rest, now = list[Waiting](), self._now()
         answer, admit = lane.answer, lane.admit
         taken, arrived_at = [0] * (len(Type) + 1), 0.0
+        together = [(arrived_at, taken)]
         for waiting in slice_:
             source, datagram, peer, since = waiting
             if since != arrived_at:
-                self._count_taken(taken, now - arrived_at)
                 taken, arrived_at = [0] * (len(Type) + 1), since
+                together.append((arrived_at, taken))
             size = answer(datagram, now, source.outgoing, source.place())
             if size:
                 source.replied(peer, size)
@@ -330,7 +350,9 @@ class Worker:
                 taken[Type.IMS_UPDATE] += 1
             else:
                 rest.append(waiting)
-        self._count_taken(taken, now - arrived_at)
+        ended = self._now()
+        for arrived_at, taken in together:
+            self._count_taken(taken, ended - arrived_at)
         return rest
 
     def _count_taken(self, taken: list[int], seconds: float) -> None:
@@ -430,7 +452,10 @@ class Worker:
             return
         through = self._by_local.get(destination.local or UNSPECIFIED, self._sockets[0])
         through.send(destination, encode(message))
-        self._count_answers(kind, message.code, 1, self._now() - self._arrived)
+        arrived = self._arrived
+        if kind is Type.HA_NOTIFY_ACK:
+            arrived = self._notified.pop((message.sequence, destination), arrived)
+        self._count_answers(kind, message.code, 1, self._now() - arrived)
 
     def _look_up(self, home_address: Address) -> None:
         known = self._resolver.cached(home_address)
@@ -452,6 +477,8 @@ class Worker:
 
     def _rearm(self) -> None:
         """Have the machine woken at its deadline."""
+        if self._ending and not self._machine.inquiries:
+            self._no_inquiries.set()
         deadline = self._machine.deadline
         if deadline == self._timer_at:
             return

@@ -124,6 +124,8 @@ class _Process:
         )
         self._failure = ""
         self._overflowed = 0
+        self._asked_before = {name: self._tallies["dns", name] for name in DNS}
+        """What predecessors on this seat have counted."""
 
     async def begin(self) -> None:
         """Open the store and serve. Raises `StoreError`."""
@@ -184,7 +186,8 @@ class _Process:
         self.worker.gauge()
         tallies.set(("gauge", "keys"), len(self._keys))
         for name in DNS:
-            tallies.set(("dns", name), getattr(self._resolver.counters, name))
+            asked = getattr(self._resolver.counters, name)
+            tallies.set(("dns", name), self._asked_before[name] + asked)
         if self._journal is not None:
             tallies.set(("gauge", "mappings"), len(self._journal.table))
             self._tell(self._journal.failure)

@@ -1,0 +1,67 @@
+"""What the workers count, and what status and metrics make of it."""
+
+import mmap
+from pathlib import Path
+
+import pytest
+
+from mat_real.ims.config import Configuration
+from mat_real.ims.status import snapshot
+from mat_real.ims.tallies import BOUNDS, GAUGES, Tallies, size
+
+REQUEST = "MA Query"
+
+
+@pytest.fixture
+def tallies() -> Tallies:
+    return Tallies(mmap.mmap(-1, size(1)), 0)
+
+
+def bucket(tallies: Tallies) -> int:
+    """The one bucket with an answer in it."""
+    (found,) = (n for n in range(len(BOUNDS) + 1) if tallies["response", REQUEST, str(n)])
+    return found
+
+
+def quantiles(tallies: Tallies, folder: Path) -> dict[str, float | None]:
+    config = folder / "ims.toml"
+    config.write_text('[ims]\nzones = ["10.1.0.0/16"]\n')
+    found: dict[str, dict[str, dict[str, float | None]]]
+    found = snapshot(Configuration(config, ()).config, [{}], [tallies], 1.0)["requests"]  # type: ignore[assignment]
+    return found[REQUEST]["response"]
+
+
+@pytest.mark.parametrize("place", range(len(BOUNDS)))
+def test_a_bucket_reaches_up_to_its_bound_and_includes_it(tallies: Tallies, place: int) -> None:
+    tallies.responded(REQUEST, BOUNDS[place])
+    assert bucket(tallies) == place
+
+
+@pytest.mark.parametrize("place", range(len(BOUNDS)))
+def test_what_is_longer_is_in_the_next_bucket(tallies: Tallies, place: int) -> None:
+    tallies.responded(REQUEST, BOUNDS[place] + 1e-6)
+    assert bucket(tallies) == place + 1
+
+
+def test_a_quantile_is_the_bound_of_its_bucket(tallies: Tallies, tmp_path: Path) -> None:
+    tallies.responded(REQUEST, 100e-6, 99)
+    tallies.responded(REQUEST, 1.5)
+    found = quantiles(tallies, tmp_path)
+    assert found == {"p50": 128e-6, "p99": 128e-6, "p99.9": pytest.approx(2.097152)}
+
+
+def test_there_is_no_quantile_without_answers_nor_above_all_bounds(
+    tallies: Tallies, tmp_path: Path
+) -> None:
+    assert set(quantiles(tallies, tmp_path).values()) == {None}
+    tallies.responded(REQUEST, 3600.0)
+    assert set(quantiles(tallies, tmp_path).values()) == {None}
+
+
+def test_gauges_are_cleared_and_counters_are_not(tallies: Tallies) -> None:
+    for name in GAUGES:
+        tallies.set(("gauge", name), 7)
+    tallies.add(("reloads",), 3)
+    tallies.clear_gauges()
+    assert [tallies["gauge", name] for name in GAUGES] == [0] * len(GAUGES)
+    assert tallies["reloads",] == 3
