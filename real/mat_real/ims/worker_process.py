@@ -41,6 +41,9 @@ from mat_real.store.journal import JournalStore
 from mat_real.store.memory import MemoryStore
 from mat_real.store.redis import RedisConfig, RedisStore
 
+RARELY: Final = 50_000
+"""Objects more than before until the collector looks for cycles. A worker makes hardly any, and a
+long backlog would be looked through again and again."""
 TICK: Final = 1.0
 """Seconds between two looks at what changes slowly."""
 FAILED: Final = 1
@@ -260,6 +263,7 @@ async def _run(task: Task, configuration: Configuration) -> None:
     os.write(task.ready, b"ready")
     # Everything loaded so far stays: the collector need not look at it again and again.
     gc.freeze()
+    gc.set_threshold(RARELY)
     await stop.wait()
     await process.end()
 

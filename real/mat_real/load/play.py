@@ -15,7 +15,7 @@ from mat_real.load.patterns import Plan, at_once
 from mat_real.load.population import LoadError, Population, Target, target_name
 from mat_real.load.volley import Volley
 
-SOCKETS: Final = 16
+SOCKETS: Final = 64
 """Sockets for each server."""
 REGISTERING: Final = 200
 """Nodes registered at once before a run: what the smallest usual socket buffer holds. When these
