@@ -38,6 +38,10 @@ help: ## list the targets
 demo: $(VENV)/done-run $(VENV)/done-project ## set up and run the handover study into build/demo
 	$(BIN)/mat sim run town --out $(DEMO_OUT)
 
+.PHONY: ims
+ims: $(VENV)/done-ims $(VENV)/done-project ## set up what the mapping server and its tools need
+	@echo '. $(BIN)/activate puts mat on the path; then: mat ims serve --help'
+
 .PHONY: test
 test: $(VENV)/done-dev $(VENV)/done-real $(VENV)/done-project ## set up, lint, check the types, run the tests
 	$(SAY) 'ruff: lint and format'
@@ -86,11 +90,12 @@ $(VENV)/done-python:
 	@"$(PYTHON)" -m venv $(VENV)
 	@touch $@
 
-# run.txt is part of the other two, with the same pins: they share an environment in any order.
+# run.txt is part of the others, with the same pins: they share an environment in any order.
 $(VENV)/done-run: requirements/run.txt
+$(VENV)/done-ims: requirements/ims.txt
 $(VENV)/done-dev: requirements/dev.txt
 $(VENV)/done-fuzz: requirements/fuzz.txt
-$(VENV)/done-run $(VENV)/done-dev $(VENV)/done-fuzz: $(VENV)/done-%: | $(VENV)/done-python
+$(VENV)/done-run $(VENV)/done-ims $(VENV)/done-dev $(VENV)/done-fuzz: $(VENV)/done-%: | $(VENV)/done-python
 	$(SAY) 'packages of requirements/$*.txt (a minute or two, the first time)'
 	@PYTHONUNBUFFERED=1 $(PIP) install --require-hashes --only-binary :all: -r requirements/$*.txt | $(NAMES)
 	@touch $@ $(VENV)/done-run
@@ -124,9 +129,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --no-config --universal --python-version
 .PHONY: lock
 lock: $(VENV)/done-python ## resolve requirements/*.txt anew (UPGRADE=--upgrade for newer versions)
 	@$(PIP) install --quiet uv==$(UV_VERSION)
-	$(SAY) 'requirements/run.txt, dev.txt, real.txt, fuzz.txt'
+	$(SAY) 'requirements/run.txt, ims.txt, dev.txt, real.txt, fuzz.txt'
 	@$(COMPILE) -o requirements/run.txt pyproject.toml requirements/build.in
-	@$(COMPILE) -o requirements/dev.txt -c requirements/run.txt --extra ims --extra dev pyproject.toml requirements/build.in
+	@$(COMPILE) -o requirements/ims.txt -c requirements/run.txt --extra ims pyproject.toml requirements/build.in
+	@$(COMPILE) -o requirements/dev.txt -c requirements/ims.txt --extra ims --extra dev pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/real.txt -c requirements/dev.txt --extra real pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/fuzz.txt -c requirements/dev.txt --extra fuzz pyproject.toml requirements/build.in
 	@! grep -n '://' requirements/*.txt

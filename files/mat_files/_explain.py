@@ -30,7 +30,7 @@ _EXPECTED: Final = {
     "finite_number": "must be a finite number",
     "model_type": "must be a table",
     "dict_type": "must be a table",
-    "tuple_type": "must be an array; of tables, with [[double brackets]]",
+    "tuple_type": "must be an array",
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be {ge} or more",
     "less_than": "must be less than {lt}",
@@ -53,6 +53,8 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "value_error":
         return str(context["error"])
     expected = _EXPECTED.get(kind, error["msg"]).format(**context)
+    if kind == "tuple_type" and _table_at(path, root) is not None:
+        expected += "; of tables, with [[double brackets]]"
     return f"is {shown(error['input'])}; {_plain_numbers(expected)}"
 
 

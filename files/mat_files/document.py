@@ -77,7 +77,12 @@ class Document:
             return model.model_validate(self.values)
         except ValidationError as error:
             found = error.errors(include_url=False)
-            self.fail_on((item["loc"], explain(item, model)) for item in found)
+            inside = {item["loc"][:-1] for item in found}
+            # An array with a bad element counts as too short: the element is not there.
+            told = (
+                item for item in found if item["type"] != "too_short" or item["loc"] not in inside
+            )
+            self.fail_on((item["loc"], explain(item, model)) for item in told)
             raise AssertionError("a validation error lists at least one problem") from error
 
     def fail_on(self, found: Iterable[tuple[KeyPath, str]]) -> None:

@@ -181,6 +181,17 @@ def started(
                 return server
 
 
+def serve(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """A server that is expected to refuse."""
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, "ims", "serve", "--config", str(config), *more],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @contextmanager
 def running(
     folder: Path,

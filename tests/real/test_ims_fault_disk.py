@@ -21,11 +21,11 @@ from tests.real.ims_server import (
     free_port,
     key,
     running,
+    serve,
     started,
     wait_until,
     write_keys,
 )
-from tests.real.test_ims_serve import serve
 from tests.real.walkers import Walkers
 
 MN, CN = key(1, "10.1.0.1"), key(2, "10.1.0.2")

@@ -27,6 +27,7 @@ from tests.real.ims_server import (
     free_port,
     key,
     running,
+    serve,
     started,
     update_of,
     wait_until,
@@ -220,66 +221,6 @@ def test_a_second_server_does_not_take_the_store_of_the_first(tmp_path: Path) ->
         assert tried.returncode == 1
         assert "in use by another server" in tried.stderr
         assert server.process.poll() is None
-
-
-def serve(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """A server that is expected to refuse."""
-    return subprocess.run(
-        [sys.executable, "-c", MAIN, "ims", "serve", "--config", str(config), *more],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def test_what_keeps_it_from_starting_is_said_in_a_line(tmp_path: Path) -> None:
-    write_keys(tmp_path / "keys", KEYS)
-    port = free_port()
-    (tmp_path / "precious").write_text("what must not be lost")
-    with Client(port):
-        cases: list[tuple[dict[str, dict[str, str]], str]] = [
-            ({"ims": {"zones": '["10.1.0.1/16"]'}}, 'ims.toml:2: ims.zones.0: is "10.1.0.1/16"'),
-            ({"ims": {"wrokers": "2"}}, "ims.wrokers: unknown key; did you mean workers?"),
-            ({"ims": {"keys": '"nokeys"'}}, "nokeys"),
-            ({"ims": {"listen": '["192.0.2.1:49628"]'}}, "cannot listen on [192.0.2.1]:49628"),
-            ({"store": {"path": '"no/such/place"'}}, "see that its directory exists"),
-            ({"ims": {"control": '"no/such/place"'}}, "set ims.control to a path"),
-            ({"store": {"kind": '"redis"'}}, "store.url: is missing"),
-            ({"store": {"kind": '"memory"'}, "ims": {"workers": "2"}}, "write 1"),
-            (
-                {"ims": {"listen": f'["[::]:{port}", "127.0.0.1:{port}"]'}},
-                "all addresses and others",
-            ),
-            ({"ims": {"control": '"precious"'}}, "set ims.control to a path of its own"),
-            ({"metrics": {"listen": '"192.0.2.1:1"'}}, "cannot serve metrics on [192.0.2.1]:1"),
-            ({"protocol": {"maximum_lifetimes": "2"}}, "no such protocol parameter"),
-        ]
-        for tables, expected in cases:
-            tried = serve(configuration(tmp_path, port, tables))
-            assert tried.returncode == 1, tables
-            assert expected in tried.stderr, (tables, tried.stderr)
-            assert "Traceback" not in tried.stderr
-    assert (tmp_path / "precious").read_text() == "what must not be lost"
-
-
-def test_check_says_that_all_is_fine(tmp_path: Path) -> None:
-    write_keys(tmp_path / "keys", KEYS)
-    tried = serve(configuration(tmp_path, free_port()), "--check")
-    assert (tried.returncode, tried.stdout) == (0, "Fine: 2 zones, 4 keys.\n")
-
-
-def test_the_example_is_a_configuration(tmp_path: Path) -> None:
-    example = subprocess.run(
-        [sys.executable, "-c", MAIN, "ims", "serve", "--example"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    (tmp_path / "ims.toml").write_text(example)
-    write_keys(tmp_path / "keys", KEYS)
-    tried = serve(tmp_path / "ims.toml", "--check", "--set", 'ims.keys="keys"')
-    assert (tried.returncode, tried.stdout) == (0, "Fine: 1 zones, 4 keys.\n")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

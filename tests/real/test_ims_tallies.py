@@ -2,10 +2,12 @@
 
 import mmap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mat_real.ims.config import Configuration
+from mat_real.ims.metrics import Counters
 from mat_real.ims.status import snapshot
 from mat_real.ims.tallies import BOUNDS, GAUGES, Tallies, size
 
@@ -26,9 +28,9 @@ def bucket(tallies: Tallies) -> int:
 def quantiles(tallies: Tallies, folder: Path) -> dict[str, float | None]:
     config = folder / "ims.toml"
     config.write_text('[ims]\nzones = ["10.1.0.0/16"]\n')
-    found: dict[str, dict[str, dict[str, float | None]]]
-    found = snapshot(Configuration(config, ()).config, [{}], [tallies], 1.0)["requests"]  # type: ignore[assignment]
-    return found[REQUEST]["response"]
+    found: Any = snapshot(Configuration(config, ()).config, [{}], [tallies], 1.0)["requests"]
+    response: dict[str, float | None] = found[REQUEST]["response"]
+    return response
 
 
 @pytest.mark.parametrize("place", range(len(BOUNDS)))
@@ -56,6 +58,27 @@ def test_there_is_no_quantile_without_answers_nor_above_all_bounds(
     assert set(quantiles(tallies, tmp_path).values()) == {None}
     tallies.responded(REQUEST, 3600.0)
     assert set(quantiles(tallies, tmp_path).values()) == {None}
+
+
+def test_a_reload_by_all_workers_counts_once() -> None:
+    memory = mmap.mmap(-1, size(2))
+    workers = [Tallies(memory, number) for number in range(2)]
+    for one in workers:
+        one.add(("reloads",), 3)
+    (reloads,) = (m for m in Counters(workers).collect() if m.name == "mat_ims_reloads")
+    assert [sample.value for sample in reloads.samples] == [3]
+
+
+def test_who_keeps_mappings_in_redis_does_not_say_that_there_are_none(
+    tallies: Tallies, tmp_path: Path
+) -> None:
+    config = tmp_path / "ims.toml"
+    config.write_text(
+        '[ims]\nzones = ["10.1.0.0/16"]\n[store]\nkind = "redis"\nurl = "redis://127.0.0.1"\n'
+    )
+    found: Any = snapshot(Configuration(config, ()).config, [{}], [tallies], 1.0)["workers"]
+    assert found[0]["mappings"] is None
+    assert found[0]["keys"] == 0
 
 
 def test_gauges_are_cleared_and_counters_are_not(tallies: Tallies) -> None:

@@ -10,6 +10,7 @@ import click
 from mat.address import Address, format_address, parse_address
 from mat.ims_record import ImsRecord, from_text, reverse_name
 from mat.messages import MAT_PORT
+from mat_real.commands.extras import NeedsIms
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -45,7 +46,9 @@ def _pair(text: str) -> tuple[str, str]:
     return left, right
 
 
-@click.group(short_help="The IMS record of a home address: print, publish, look up, serve.")
+@click.group(
+    cls=NeedsIms, short_help="The IMS record of a home address: print, publish, look up, serve."
+)
 def dns() -> None:
     """The IMS record, by which the DNS says who holds a home address's mapping.
 

@@ -6,20 +6,25 @@ from typing import Any
 
 import click
 
+from mat_real.commands.extras import NeedsIms
 from mat_real.commands.load import load
 
+DEFAULT_CONFIG = Path("/etc/mat/ims.toml")
 EXAMPLE = """\
+# Relative paths are relative to this file. As a system service: /etc/mat/keys, /run/mat/ims.sock,
+# /var/lib/mat/ims.store.
 [ims]
 zones = ["10.1.0.0/16"]            # home prefixes this server is responsible for
-keys = "/etc/mat/keys"             # made by `mat key new HOA`
+keys = "keys"                      # made by `mat key new HOA --keys keys`
+control = "ims.sock"               # for `mat ims status --control ims.sock`
 [store]
-path = "/var/lib/mat/ims.store"
+path = "ims.store"
 [metrics]
 listen = "127.0.0.1:9628"
 """
 
 
-@click.group(short_help="Run a mapping server, look at it, load-test it.")
+@click.group(cls=NeedsIms, short_help="Run a mapping server, look at it, load-test it.")
 def ims() -> None:
     """The IP address mapping server (IMS): it holds the mappings of the nodes of its zones."""
 
@@ -57,17 +62,21 @@ def serve(config: Path | None, overrides: tuple[str, ...], check: bool, example:
     if example:
         click.echo(EXAMPLE, nl=False)
         return
-    _serve(config if config is not None else _default_config(), overrides, check=check)
+    config = config if config is not None else _default_config()
+    if config is None and not overrides:
+        what = f"there is no {DEFAULT_CONFIG}; name a configuration with --config"
+        raise click.UsageError(f"{what}, or begin with: mat ims serve --example > ims.toml")
+    _serve(config, overrides, check=check)
 
 
 def _default_config() -> Path | None:
-    default = Path("/etc/mat/ims.toml")
-    return default if default.exists() else None
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
 
 
 def _serve(config: Path | None, overrides: tuple[str, ...], *, check: bool) -> None:
     from mat_files.errors import InputError
     from mat_real.dns import DnsError
+    from mat_real.ims.check import look_through
     from mat_real.ims.config import Configuration
     from mat_real.ims.supervisor import ServerError
     from mat_real.ims.supervisor import serve as run
@@ -77,6 +86,8 @@ def _serve(config: Path | None, overrides: tuple[str, ...], *, check: bool) -> N
     try:
         if check:
             found = Configuration(config, overrides)
+            for warning in look_through(found):
+                click.echo(f"Warning: {warning}", err=True)
             ring = load_keys(found.beside(found.config.ims.keys))
             click.echo(f"Fine: {len(found.config.ims.zones)} zones, {len(ring)} keys.")
         else:
@@ -108,6 +119,8 @@ def status(control: Path, as_json: bool) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         mend = "is the server running, and is this its ims.control?"
+        if isinstance(error, PermissionError):
+            mend = "ask as root, or as the user that the server runs as"
         raise click.ClickException(f"{control}: no server answers ({reason}); {mend}") from error
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -137,7 +150,8 @@ def _show(found: dict[str, Any]) -> None:
     workers = Table("worker", "pid", "restarts", "mappings", "keys", "backlog", "store pending")
     for number, one in enumerate(found["workers"]):
         columns = ("pid", "restarts", "mappings", "keys", "backlog", "store_pending")
-        workers.add_row(str(number), *(str(one[column]) for column in columns))
+        shown = ("–" if one[column] is None else str(one[column]) for column in columns)
+        workers.add_row(str(number), *shown)
     console.print(workers)
     console.print(
         f"malformed {found['malformed']}, unauthentic {found['unauthentic']}, store unavailable "

@@ -85,7 +85,7 @@ class ImsTable(Table):
     """Processes that share the port. With the journal each holds all mappings in memory."""
     backlog: Annotated[int, Field(ge=1000)] = 200_000
     """Datagrams that may wait in each worker; beyond, the kernel drops."""
-    receive_buffer: Annotated[int, Field(ge=65536)] = 32 << 20
+    receive_buffer: Annotated[int, Field(ge=65536, le=1 << 30)] = 32 << 20
     """Wanted size of each socket's kernel buffer, in bytes; net.core.rmem_max may allow less."""
     control: str = DEFAULT_CONTROL
     """Unix socket for `mat ims status`, beside this file if not absolute."""

@@ -22,7 +22,6 @@ _SIMPLE: Final = (
     ("repeated", "Datagrams that took the place of the request they repeat, which still waited"),
     ("undelivered", "Datagrams that the kernel did not take"),
     ("store_unavailable", "Requests for which the store was not available"),
-    ("reloads", "Times that keys and zones were read again"),
 )
 _GAUGE_HELP: Final = {
     "backlog": "Datagrams that wait to be worked off",
@@ -31,12 +30,12 @@ _GAUGE_HELP: Final = {
     "foreign_mappings": "Mappings kept of nodes of other IMS",
     "inquiries": "HA Notify procedures in progress",
     "keys": "Keys in the key file",
-    "receive_buffer": "Bytes of the smallest socket buffer",
+    "receive_buffer": "Bytes for datagrams that the kernel granted the smallest socket",
 }
 
 
 @final
-class _Counters(Collector):
+class Counters(Collector):
     """Reads the shared counters whenever somebody asks."""
 
     def __init__(self, tallies: Sequence[Tallies]) -> None:
@@ -67,6 +66,10 @@ class _Counters(Collector):
         yield self._labelled("dns", "Look-ups in the DNS", ["what"], [(name,) for name in DNS])
         for name, text in _SIMPLE:
             yield CounterMetricFamily(f"mat_ims_{name}", text, value=self._sum(name))
+        # Each worker counts its own.
+        reloads = max(one["reloads",] for one in self._tallies)
+        text = "Times that keys and zones were read again"
+        yield CounterMetricFamily("mat_ims_reloads", text, value=reloads)
         yield self._responses()
         yield from self._gauges()
 
@@ -94,7 +97,7 @@ class _Counters(Collector):
 def serve_metrics(address: Address, port: int, tallies: Sequence[Tallies]) -> Callable[[], None]:
     """Serve /metrics; the function that stops it. Raises `OSError`."""
     registry = CollectorRegistry()
-    registry.register(_Counters(tallies))
+    registry.register(Counters(tallies))
     server, thread = start_http_server(port, format_address(address), registry)
 
     def stop() -> None:

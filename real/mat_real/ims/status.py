@@ -36,7 +36,7 @@ def snapshot(
         for name in REQUESTS
     }
     workers = [
-        {**process, **{name: one["gauge", name] for name in GAUGES}}
+        {**process, **{name: _gauge(one, name, config) for name in GAUGES}}
         for process, one in zip(processes, tallies, strict=True)
     ]
     malformed = sum(one.total("malformed") for one in tallies)
@@ -56,6 +56,13 @@ def snapshot(
         "repeated": total("repeated"),
         "reloads": max(one["reloads",] for one in tallies),
     }
+
+
+def _gauge(tallies: Tallies, name: str, config: ServerConfig) -> int | None:
+    """A gauge; None for what nobody here counts: mappings in Redis."""
+    if name == "mappings" and config.store.kind == "redis":
+        return None
+    return tallies["gauge", name]
 
 
 def _zone_text(address: Any, length: int) -> str:

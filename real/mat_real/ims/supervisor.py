@@ -28,7 +28,7 @@ from mat_files.errors import InputError
 from mat_real.datagrams import bind
 from mat_real.dns import DnsError, Responder
 from mat_real.ims.clock import remembered
-from mat_real.ims.config import Configuration, MetricsTable, ServerConfig
+from mat_real.ims.config import Configuration, MetricsTable, ResponderTable, ServerConfig
 from mat_real.ims.logs import set_up
 from mat_real.ims.metrics import serve_metrics
 from mat_real.ims.status import snapshot
@@ -128,6 +128,7 @@ def _prepare_journal(store: Path) -> str:
     if not store.exists():
         create(store, int(time.time() * _FRESHNESS_UNITS), remembered("", 0.0))
         _log.info("made a new store", extra={"path": str(store)})
+    _make_private(store)
     journal = Journal(store)
     try:
         kept = journal.meta("clock")
@@ -138,6 +139,17 @@ def _prepare_journal(store: Path) -> str:
     finally:
         journal.close()
     return going_on
+
+
+def _make_private(store: Path) -> None:
+    """A store that was copied back may have become readable for others; its WAL would be, too."""
+    if store.stat().st_mode & 0o077:
+        try:
+            store.chmod(0o600)
+        except OSError as error:
+            what = f"{store}: can be read by others than its owner ({error.strerror})"
+            raise StoreError(f"{what}; mend it with: chmod 600 {store}") from error
+        _log.warning("the store could be read by others; its mode is 0600 now")
 
 
 @final
@@ -210,7 +222,7 @@ class _Supervisor:
             self._stack.callback(_metrics(config.metrics, self._tallies))
         responder = await _responder(config)
         keepers = [asyncio.create_task(self._keep(seat)) for seat in self._seats]
-        ready = asyncio.gather(*(seat.ready.wait() for seat in self._seats))
+        ready = asyncio.create_task(self._all_ready())
         stopped = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not stopped.done():
@@ -225,6 +237,10 @@ class _Supervisor:
         if self._failed:
             raise ServerError(self._failed)
 
+    async def _all_ready(self) -> None:
+        for seat in self._seats:
+            await seat.ready.wait()
+
     def _announce(self) -> None:
         ims = self._configuration.config.ims
         _log.info(
@@ -236,8 +252,7 @@ class _Supervisor:
             },
         )
         granted = self._tallies[0]["gauge", "receive_buffer"]
-        # What the kernel says is twice what it grants: half is for its own bookkeeping.
-        if granted < 2 * ims.receive_buffer:
+        if granted < ims.receive_buffer:
             _log.warning(
                 "the kernel grants a smaller socket buffer than wanted; bursts may be lost:"
                 " raise net.core.rmem_max, or lower ims.receive_buffer",
@@ -300,6 +315,8 @@ class _Supervisor:
             *self._lock,
         )
         seat.begun = time.monotonic()
+        # Until the worker can hear of a reload, the kernel keeps it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         process = seat.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -307,7 +324,10 @@ class _Supervisor:
             task.to_json(),
             pass_fds=inherited,
             stdin=asyncio.subprocess.DEVNULL,
+            # Ctrl-C goes to the whole process group of a terminal; here it is for one to hear.
+            process_group=0,
         )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         os.close(writer)
         loop = asyncio.get_running_loop()
         loop.add_reader(reader, self._said, seat, reader)
@@ -446,13 +466,22 @@ async def _responder(config: ServerConfig) -> Responder | None:
     """The embedded DNS server, serving. Raises `DnsError`."""
     if config.responder is None:
         return None
+    responder = made_responder(config.responder)
+    address, port = config.responder.listen
     try:
-        records = [(where, from_text(text)) for where, text in config.responder.records.items()]
-        responder = Responder(config.responder.zones, records)
+        await responder.start(format_address(address), port)
+    except DnsError as error:
+        raise DnsError(f"responder.listen: {error}") from error
+    return responder
+
+
+def made_responder(table: ResponderTable) -> Responder:
+    """The embedded DNS server, not serving yet. Raises `DnsError`."""
+    try:
+        records = [(where, from_text(text)) for where, text in table.records.items()]
+        responder = Responder(table.zones, records)
     except RecordError as error:
         raise DnsError(f"responder.records: {error}") from error
-    address, port = config.responder.listen
-    await responder.start(format_address(address), port)
     return responder
 
 

@@ -247,6 +247,7 @@ async def _run(task: Task, configuration: Configuration) -> None:
     loop.set_exception_handler(_die)
     wanted = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, wanted.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     process = _Process(task, configuration)
     await process.begin()
     reloads: set[asyncio.Task[None]] = set()
@@ -272,8 +273,6 @@ def main() -> int:
     """Be a worker; the exit code."""
     task = Task(**json.loads(sys.argv[1]))
     _die_with(task.supervisor)
-    # Ctrl-C goes to the whole terminal; the supervisor says when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         path = Path(task.config) if task.config else None
         configuration = Configuration(path, tuple(task.overrides), task.text)
