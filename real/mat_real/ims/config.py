@@ -1,56 +1,27 @@
 """The configuration of an IMS: a TOML file, or overrides alone (docs/ims.md is the reference)."""
 
 import ipaddress
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar, final
+from typing import Annotated, Final, Literal, final
 
-from pydantic import Field, PlainValidator
+from pydantic import Field
 
 from mat.address import Address, from_ipv4
 from mat.messages import MAT_PORT
 from mat.parameters import Parameters
 from mat_files.document import Document, Table
 from mat_files.errors import InputError, shown
-from mat_real.dns.config import DNS_PORT, DnssecMode, ResolverConfig, parse_server
+from mat_real.dns.config import DNS_PORT, ResolverConfig
 from mat_real.ims.zones import Zone
+from mat_real.tables import DnsTable, LogTable, endpoint, text_field
 
 DEFAULT_CONFIG: Final = Path("/etc/mat/ims.toml")
 DEFAULT_CONTROL: Final = "/run/mat/ims.sock"
 METRICS_PORT: Final = 9628
 
-_T = TypeVar("_T")
-
 
 class ConfigError(InputError):
     """A configuration that cannot be used; lists every problem found."""
-
-
-def _text(parse: Callable[[str], _T]) -> Any:
-    """A field that is written as text and kept as what `parse` makes of it."""
-
-    def validate(value: object) -> _T:
-        if not isinstance(value, str):
-            raise ValueError(f"is {shown(value)}; must be text in quotes")
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise ValueError(str(error)) from None
-
-    return PlainValidator(validate)
-
-
-def _endpoint(default_port: int) -> Callable[[str], tuple[Address, int]]:
-    def parse(text: str) -> tuple[Address, int]:
-        # As DNS servers are written, but for the default port; 0 is "any" for a listener.
-        given = text.rpartition("]")[2] if text.startswith("[") else text
-        has_port = given.count(":") == 1
-        host, port = parse_server(text)
-        packed = ipaddress.ip_address(host).packed
-        address = from_ipv4(packed) if len(packed) == 4 else Address(packed)
-        return address, port if has_port else default_port
-
-    return parse
 
 
 def _zone(text: str) -> Zone:
@@ -65,15 +36,16 @@ def _zone(text: str) -> Zone:
     return Address(packed), network.prefixlen
 
 
-Listener = Annotated[tuple[Address, int], _text(_endpoint(MAT_PORT))]
-DnsServer = Annotated[tuple[str, int], _text(parse_server)]
+Listener = Annotated[tuple[Address, int], text_field(endpoint(MAT_PORT))]
 
 
 @final
 class ImsTable(Table):
     """What the server listens to, and whom it serves."""
 
-    zones: Annotated[tuple[Annotated[Zone, _text(_zone)], ...], Field(min_length=1, strict=False)]
+    zones: Annotated[
+        tuple[Annotated[Zone, text_field(_zone)], ...], Field(min_length=1, strict=False)
+    ]
     """Home prefixes that this IMS is responsible for, as ["10.1.0.0/16", "2001:db8:1::/48"]."""
     listen: Annotated[tuple[Listener, ...], Field(min_length=1, strict=False)] = (
         (Address(bytes(16)), MAT_PORT),
@@ -116,27 +88,10 @@ class StoreTable(Table):
 
 
 @final
-class DnsTable(Table):
-    """How other IMS are found."""
-
-    servers: Annotated[tuple[DnsServer, ...], Field(strict=False)] = ()
-    """Recursive servers, as ["192.0.2.53", "[2001:db8::53]:53"]. None: those of the system."""
-    timeout: Annotated[float, Field(gt=0)] = 2.0
-    """Seconds for one answer of one server."""
-    attempts: Annotated[int, Field(ge=1)] = 2
-    """How often each server is asked before the DNS counts as silent."""
-    dnssec: DnssecMode = "off"
-    """off: answers are believed. ad: only those with the AD bit of a validating server.
-    validate: only those that signatures prove, down from the trust anchors."""
-    trust_anchors: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """DS or DNSKEY records as in a zone file, with absolute names."""
-
-
-@final
 class ResponderTable(Table):
     """A small authoritative DNS server for the zones, for demos and labs."""
 
-    listen: Annotated[tuple[Address, int], _text(_endpoint(DNS_PORT))]
+    listen: Annotated[tuple[Address, int], text_field(endpoint(DNS_PORT))]
     """Address and port, as "127.0.0.1:5353"."""
     zones: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     """Reverse zones that it serves, as ["1.10.in-addr.arpa"]."""
@@ -148,18 +103,8 @@ class ResponderTable(Table):
 class MetricsTable(Table):
     """Prometheus metrics over HTTP."""
 
-    listen: Annotated[tuple[Address, int], _text(_endpoint(METRICS_PORT))]
+    listen: Annotated[tuple[Address, int], text_field(endpoint(METRICS_PORT))]
     """Address and port, as "127.0.0.1:9628"."""
-
-
-@final
-class LogTable(Table):
-    """What is logged, on standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is logged."""
-    format: Literal["text", "json"] = "text"
-    """text: a line for people. json: an object a line, for machines."""
 
 
 @final
@@ -183,14 +128,7 @@ class ServerConfig(Table):
     @property
     def resolver(self) -> ResolverConfig:
         """The table `dns` as the resolver takes it."""
-        dns = self.dns
-        return ResolverConfig(
-            servers=dns.servers,
-            timeout=dns.timeout,
-            attempts=dns.attempts,
-            dnssec=dns.dnssec,
-            trust_anchors=dns.trust_anchors,
-        )
+        return self.dns.resolver
 
 
 @final

@@ -29,13 +29,13 @@ from mat_real.datagrams import bind
 from mat_real.dns import DnsError, Responder
 from mat_real.ims.clock import remembered
 from mat_real.ims.config import Configuration, MetricsTable, ResponderTable, ServerConfig
-from mat_real.ims.logs import set_up
 from mat_real.ims.metrics import serve_metrics
 from mat_real.ims.status import snapshot
 from mat_real.ims.tallies import Tallies, size
 from mat_real.ims.worker_process import BROKEN, FAILED, Task
 from mat_real.key_file import open_key_file
 from mat_real.keys import load
+from mat_real.logs import set_up
 from mat_real.store import StoreError
 from mat_real.store.journal import Journal, create
 

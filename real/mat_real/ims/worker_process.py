@@ -30,12 +30,12 @@ from mat_real.datagrams import DatagramSocket
 from mat_real.dns import DnsError, Resolver
 from mat_real.ims.clock import clock
 from mat_real.ims.config import Configuration
-from mat_real.ims.logs import set_up
 from mat_real.ims.tallies import DNS, Tallies, size
 from mat_real.ims.worker import Siblings, Ticket, Worker
 from mat_real.ims.zones import zones
 from mat_real.keys import KeyRing as KeyFileRing
 from mat_real.keys import load
+from mat_real.logs import set_up
 from mat_real.store import Store, StoreError
 from mat_real.store.journal import JournalStore
 from mat_real.store.memory import MemoryStore

@@ -1,4 +1,4 @@
-"""Logs of the server: one line an event on standard error, for people or for machines.
+"""Logs: one line an event on standard error, for people or for machines.
 
 What happens to single datagrams is counted, not logged: a flood must not become a flood of lines.
 """
