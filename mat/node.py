@@ -128,6 +128,16 @@ class MobileNode:
         return self._own.key.home_address
 
     @property
+    def prefix_length(self) -> int:
+        """Length of the home prefix; `EXACT` unless this is a mobile router."""
+        return self._own.key.prefix_length
+
+    @property
+    def servers(self) -> Servers:
+        """The replicas of the own IMS; none as long as they are not known."""
+        return self._own.servers
+
+    @property
     def announces(self) -> bool:
         """Whether this node follows MAT(IPv6)'s procedure, with the Mapping Update Option."""
         return self._announces

@@ -75,6 +75,7 @@ def _default_config() -> Path | None:
 
 def _serve(config: Path | None, overrides: tuple[str, ...], *, check: bool) -> None:
     from mat_files.errors import InputError
+    from mat_real.control import ControlError
     from mat_real.dns import DnsError
     from mat_real.ims.check import look_through
     from mat_real.ims.config import Configuration
@@ -92,7 +93,7 @@ def _serve(config: Path | None, overrides: tuple[str, ...], *, check: bool) -> N
             click.echo(f"Fine: {len(found.config.ims.zones)} zones, {len(ring)} keys.")
         else:
             run(config, overrides)
-    except (InputError, ServerError, StoreError, DnsError) as error:
+    except (InputError, ServerError, ControlError, StoreError, DnsError) as error:
         raise click.ClickException(str(error)) from error
 
 

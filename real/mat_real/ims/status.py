@@ -1,18 +1,15 @@
 """What `mat ims status` shows: the supervisor's snapshot, and how it is asked for."""
 
-import json
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 from mat import __version__
 from mat.address import format_address
+from mat_real.control import ask as ask_daemon
 from mat_real.ims.config import ServerConfig
 from mat_real.ims.tallies import BOUNDS, CODES, GAUGES, REQUESTS, Tallies
 
-TIME_OUT: Final = 5.0
-"""Seconds for the server to answer."""
 _QUANTILES: Final = (0.5, 0.99, 0.999)
 
 
@@ -94,8 +91,4 @@ def _quantiles(request: str, tallies: Sequence[Tallies]) -> dict[str, float | No
 
 def ask(control: Path) -> dict[str, Any]:
     """The snapshot of the server behind a control socket. Raises `OSError`, `ValueError`."""
-    with socket.socket(socket.AF_UNIX) as one:
-        one.settimeout(TIME_OUT)
-        one.connect(str(control))
-        parts = list(iter(lambda: one.recv(65536), b""))
-    return cast(dict[str, Any], json.loads(b"".join(parts)))
+    return cast(dict[str, Any], ask_daemon(control, "status"))

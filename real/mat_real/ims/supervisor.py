@@ -7,13 +7,11 @@ operators talk to: signals, metrics, the control socket.
 
 import asyncio
 import fcntl
-import json
 import logging
 import mmap
 import os
 import signal
 import socket
-import stat
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -25,6 +23,7 @@ from typing import Final, final
 from mat.address import format_address
 from mat.ims_record import RecordError, from_text
 from mat_files.errors import InputError
+from mat_real.control import listen
 from mat_real.datagrams import bind
 from mat_real.dns import DnsError, Responder
 from mat_real.ims.clock import remembered
@@ -73,8 +72,8 @@ class _Seat:
 def serve(path: Path | None, overrides: Sequence[str]) -> None:
     """Run the server until it is told to stop (SIGTERM, SIGINT).
 
-    Raises `ServerError`, `StoreError`, `DnsError` and `mat_files.errors.InputError` if it cannot
-    start.
+    Raises `ServerError`, `ControlError`, `StoreError`, `DnsError` and
+    `mat_files.errors.InputError` if it cannot start.
     """
     # Until there is somebody to do it; keys and zones are not read yet.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -393,21 +392,9 @@ class _Supervisor:
 
     async def _control(self) -> asyncio.Server:
         path = self._start.beside(self._start.config.ims.control)
-        _clear(path)
-        try:
-            server = await asyncio.start_unix_server(self._tell, path)
-        except OSError as error:
-            what = f"{path}: cannot be made ({error.strerror})"
-            mend = "set ims.control to a path in a directory that exists and can be written"
-            raise ServerError(f"{what}; {mend}") from error
+        server = await listen(path, lambda _: self._snapshot(), "ims.control")
         self._stack.callback(path.unlink, missing_ok=True)
         return server
-
-    async def _tell(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            writer.write(json.dumps(self._snapshot()).encode())
-            await writer.drain()
-            writer.close()
 
     def _snapshot(self) -> dict[str, object]:
         processes: list[dict[str, object]] = [
@@ -430,24 +417,6 @@ def _fixed(old: ServerConfig, new: ServerConfig) -> Iterator[str]:
     for name in ("listen", "workers", "backlog", "receive_buffer", "control"):
         if getattr(old.ims, name) != getattr(new.ims, name):
             yield f"ims.{name}"
-
-
-def _clear(control: Path) -> None:
-    """Remove a control socket that a dead server left. Raises `ServerError` for anything else."""
-    try:
-        if not stat.S_ISSOCK(control.lstat().st_mode):
-            what = "is there already, and is no socket"
-            raise ServerError(f"{control}: {what}; set ims.control to a path of its own")
-        with socket.socket(socket.AF_UNIX) as one:
-            one.connect(str(control))
-    except FileNotFoundError:
-        return
-    except OSError:
-        with suppress(OSError):
-            control.unlink()
-    else:
-        what = "is that of a server that runs; stop that one, or set ims.control to another path"
-        raise ServerError(f"{control}: {what}")
 
 
 def _metrics(table: MetricsTable, tallies: Sequence[Tallies]) -> Callable[[], None]:
