@@ -324,7 +324,7 @@ def test_a_server_does_not_take_the_control_socket_of_another(tmp_path: Path) ->
         config = configuration(other, free_port(), {"ims": {"control": '"../ims.sock"'}})
         tried = serve(config)
         assert tried.returncode == 1
-        assert "is that of a server that runs" in tried.stderr
+        assert "is that of one that runs" in tried.stderr
         assert server.workers()
 
 
