@@ -18,6 +18,7 @@ back to the worker that asked.
 import asyncio
 import math
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -132,6 +133,8 @@ class Worker:
         self._by_local = {s.local.address: s for s in self._sockets}
         """The socket of an own address; what came to another came to the first, the wildcard's."""
         self._asking = DatagramSocket(bind())
+        self._sources = deque((*self._sockets, self._asking))
+        """In the order in which they are emptied next."""
         self._machine = machine
         self._resolver = resolver
         self._now = now
@@ -285,7 +288,9 @@ class Worker:
     def _go_on(self) -> None:
         if self._ending:
             return
-        for one in (*self._sockets, self._asking):
+        # The first may take all the room there is: each is the first in its turn.
+        self._sources.rotate()
+        for one in self._sources:
             self._fill(one)
         self._work()
 

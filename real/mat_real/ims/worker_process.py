@@ -16,6 +16,7 @@ import random
 import signal
 import socket
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, final
@@ -240,11 +241,20 @@ def _die(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     os._exit(BROKEN)
 
 
+def _die_with_thread(ended: threading.ExceptHookArgs) -> None:
+    """A worker without one of its threads would go on half-dead."""
+    name = ended.thread.name if ended.thread else "?"
+    _log.critical("the worker ends: its thread %s has ended", name, exc_info=ended.exc_value)
+    logging.shutdown()
+    os._exit(BROKEN)
+
+
 async def _run(task: Task, configuration: Configuration) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.set_exception_handler(_die)
+    threading.excepthook = _die_with_thread
     wanted = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, wanted.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})

@@ -229,7 +229,7 @@ class Appended(NamedTuple):
 class Journal:
     """A journal file: opened, checked, read from end to end, appended to."""
 
-    __slots__ = ("_database", "_gate", "_path", "_reader", "entries", "last")
+    __slots__ = ("_database", "_file", "_gate", "_path", "_reader", "entries", "last")
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
         """Open the file and check it; `shared` says that other processes write to it too.
@@ -250,6 +250,7 @@ class Journal:
             self._database = opened.enter_context(closing(_connected(path)))
             self._reader = opened.enter_context(closing(_connected(path)))
             self._check()
+            self._file = path.stat()
             self._gate = _gate_of(path) if shared else None
             opened.pop_all()
 
@@ -291,6 +292,7 @@ class Journal:
 
         Raises `sqlite3.Error`, and `ValueError` for a row that is not what was written.
         """
+        self._be_in_place()
         rows = 0
         for row in self._reader.execute(_TAIL, (self.last,)):
             for key, record in self._entries(*row):
@@ -299,6 +301,18 @@ class Journal:
             self.entries += row[1]
             rows += 1
         return rows
+
+    def _be_in_place(self) -> None:
+        """Raises `ValueError` if the file under its name is another: who opens it next finds that.
+
+        SQLite does not notice, and would go on with the file that was moved away.
+        """
+        try:
+            in_place = os.path.samestat(self._path.stat(), self._file)
+        except OSError:
+            in_place = False
+        if not in_place:
+            raise ValueError(f"{self._path} was moved away or replaced; put it back")
 
     def _entries(
         self, row: int, entries: int, crc: int, data: object
@@ -321,6 +335,7 @@ class Journal:
         """
         database, total, cleaned = self._database, None, 0
         with self._alone():
+            self._be_in_place()
             database.execute("BEGIN IMMEDIATE")
             try:
                 if cleaning is not None:
