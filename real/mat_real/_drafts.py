@@ -27,7 +27,8 @@ def locked(directory: Path) -> Generator[None]:
     try:
         descriptor = os.open(directory, _DIRECTORY)
     except FileNotFoundError:
-        fail(directory, f"does not exist; run: install -d -m 700 {quoted(directory)}")
+        # Not 700: a server that runs as another user reads its configuration there.
+        fail(directory, f"does not exist; run: install -d -m 755 {quoted(directory)}")
     except OSError as error:
         fail(directory, f"is no directory that can be opened ({error.strerror})")
     try:

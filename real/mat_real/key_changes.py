@@ -29,7 +29,7 @@ from mat_real.key_file import (
     open_key_file,
     parse_line,
 )
-from mat_real.keys import MAX_VALID, KeyRing, read_ring
+from mat_real.keys import KeyRing, read_ring
 
 SECRET: Final = 32
 """Bytes of a secret that is made here: as many as HMAC-SHA-256 gives (RFC 2104, section 3)."""
@@ -103,12 +103,12 @@ def new_keys(
     """Add a key for each home to the file of an IMS, which is made if there is none.
 
     The ids are consecutive, from `first_id` or else from the next free one. Raises `KeyFileError`
-    if the file cannot be used or written, an id is taken, or a home has two valid keys already;
-    then nothing has changed.
+    if the file cannot be used or written, an id is taken, or a home has a valid key already, which
+    is for `rotate` to replace; then nothing has changed.
     """
     with _changing(path, now, node_file, create=True) as change:
         ids = change.free_ids(len(homes), first_id)
-        change.check_room(homes, now)
+        change.check_keyless(homes, now)
         lines = list(_made(ids, homes, progress))
         change.write({}, lines)
     return NewKeys(ids, lines)
@@ -134,6 +134,17 @@ def rotate(
         (line,) = _made(ids, [home], lambda _count: None)
         change.write({**dict.fromkeys(removed), old.key_id: format_until(until)}, [line])
     return Rotation(ids[0], line, old.key_id, until, removed)
+
+
+def _why_not_to_make(valid: Mapping[Home, Sequence[int]]) -> str:
+    """What to do about homes that have valid keys already, given the ids of these."""
+    home, ids = next(iter(valid.items()))
+    name, others = format_home(home), len(valid) - 1
+    count = f", as {others} more of the homes named have one" if others else ""
+    if len(ids) == 1:
+        return f"{name} has key {ids[0]} already{count}; `mat key rotate {name}` replaces it"
+    what = f"{name} is being rotated already{count}: keys {ids[0]} and {ids[1]} are valid"
+    return f"{what}; `mat key revoke ID` removes one"
 
 
 def _why_not_to_rotate(home: Home, valid: Sequence[Entry]) -> str:
@@ -214,21 +225,19 @@ class _Change:
                 fail(self.path, f"key {entry.key_id} is that of {owner}; choose another id")
         return ids
 
-    def check_room(self, homes: Iterable[Home], now: float) -> None:
-        """Raise `KeyFileError` unless each home may have one more valid key."""
+    def check_keyless(self, homes: Iterable[Home], now: float) -> None:
+        """Raise `KeyFileError` if a home has a valid key already, or is named twice."""
         wanted: set[Home] = set()
         for home in homes:
             if home in wanted:
                 fail(self.path, f"one new key for {format_home(home)} at a time; it is named twice")
             wanted.add(home)
-        valid: dict[Home, int] = {}
+        valid: dict[Home, list[int]] = {}
         for entry in self.ring.entries():
             if entry.home in wanted and now < entry.until:
-                valid[entry.home] = valid.get(entry.home, 0) + 1
-                if valid[entry.home] == MAX_VALID:
-                    name = format_home(entry.home)
-                    what = f"{name} has {MAX_VALID} valid keys, and may have no more"
-                    fail(self.path, f"{what}; see: mat key list {name}; then revoke one")
+                valid.setdefault(entry.home, []).append(entry.key_id)
+        if valid:
+            fail(self.path, _why_not_to_make(valid))
 
     def write(self, edits: _Edits, new: Sequence[str] = ()) -> None:
         """Replace the file by its lines, edited, and new ones; these go to the node's file too."""

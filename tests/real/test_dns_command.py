@@ -1,12 +1,13 @@
 """`mat dns` from the command line: what it prints, what it refuses, and with which exit code."""
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -200,8 +201,12 @@ def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     directory = tmp_path_factory.mktemp("bind")
     path = directory / "ims.key"
     key = 'key "ims" { algorithm hmac-sha256; secret "c2VjcmV0IHNlY3JldCBzZWNyZXQ="; };\n'
+    path.touch(0o600)
     path.write_text(key)
-    with bind(directory, Zones(both_zones(), extra="allow-update { key ims; };", top=key)) as at:
+    zones = both_zones()
+    for name in ("*", "*.8"):
+        zones[IPV4_ZONE] += f"{name} IN TYPE65338 \\# 8 0a01c1dcc0000209\n"
+    with bind(directory, Zones(zones, extra="allow-update { key ims; };", top=key)) as at:
         yield format_server(at), path
 
 
@@ -221,11 +226,81 @@ def test_a_record_is_published_and_what_is_served_is_printed(primary: tuple[str,
     assert run("lookup", "10.1.0.9", "--server", server).exit_code == 1
 
 
+def test_a_record_that_takes_addresses_from_a_wildcard_is_published_with_a_warning(
+    primary: tuple[str, Path],
+) -> None:
+    server, key = primary
+    options = ("--server", server, "--key-file", key)
+    result = run("publish", "10.1.7.5", "--ims", "192.0.2.1", *options)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("10.1.7.5 now has: 5.7.1.10.in-addr.arpa. in zone")
+    assert result.stderr == (
+        "Warning: 7.1.10.in-addr.arpa. exists now, so the wildcard that answered for other home"
+        " addresses in 10.1.7.0/24 does so no longer (RFC 4592). Give them records of their own, or"
+        " wildcards below this name and each one between it and the record (docs/dns.md).\n"
+    )
+    assert run("lookup", "10.1.7.6", "--server", server).exit_code == 1
+    for home in ("10.1.7.6", "10.1.8.5"):
+        result = run("publish", home, "--ims", "192.0.2.1", *options)
+        assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_after_a_deletion_a_wildcard_may_answer_and_is_named_as_one(
+    primary: tuple[str, Path],
+) -> None:
+    server, key = primary
+    options = ("--server", server, "--key-file", key)
+    assert run("publish", "10.1.8.9", "--ims", "192.0.2.1", *options).exit_code == 0
+    result = run("publish", "10.1.8.9", "--delete", *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "10.1.8.9 has no IMS record of its own any more: 9.8.1.10.in-addr.arpa. in zone"
+        f" 1.10.in-addr.arpa. at {server}\n"
+        "A wildcard answers for it now, TTL 300 s\n"
+        "  10 49628 192.0.2.9\n"
+    )
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_secret_that_others_can_read_is_used_with_a_warning(
+    primary: tuple[str, Path], tmp_path: Path, mode: int
+) -> None:
+    server, key = primary
+    files = {"--key-file": key.read_text(), "--secret-file": "c2VjcmV0IHNlY3JldCBzZWNyZXQ="}
+    for option, text in files.items():
+        path = tmp_path / "file"
+        path.write_text(text)
+        path.chmod(mode)
+        name = () if option == "--key-file" else ("--key-name", "ims")
+        result = run(*("publish", "10.1.0.7", "--delete", "--server", server), *name, option, path)
+        assert result.exit_code == 0
+        assert result.stderr == (
+            f"Warning: {path}: mode {mode:04o} lets other users at the secret; chmod 600 it, or use"
+            " a copy with that mode if a name server has to read it.\n"
+        )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user's file")
+@pytest.mark.parametrize("option", ["--key-file", "--secret-file"])
+def test_a_secret_that_may_not_be_read_is_an_error_of_our_own(option: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch(0o600)
+    os.chown(path, 1234, 1234)
+    # Root without the right to read everything: another user may not be let in where Python is.
+    bare = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+    name = () if option == "--key-file" else ("--key-name", "ims")
+    with mat_dns("publish", "10.1.0.7", "--delete", *name, option, str(path), wrapper=bare) as p:
+        out, err = p.communicate(timeout=60)
+    assert (p.returncode, out) == (1, "")
+    assert err == f"Error: {path}: Permission denied; name a readable key file\n"
+
+
 def test_a_key_can_be_given_by_name_and_a_file_with_its_secret(
     primary: tuple[str, Path], tmp_path: Path
 ) -> None:
     server, _ = primary
     secret = tmp_path / "secret"
+    secret.touch(0o600)
     secret.write_text("c2VjcmV0IHNlY3JldCBzZWNyZXQ=\n")
     key = ("--key-name", "ims", "--secret-file", secret)
     result = run("publish", "10.1.0.9", "--ims", "192.0.2.1", "--server", server, *key)
@@ -254,9 +329,9 @@ def test_what_a_publication_cannot_begin_with(
 
 
 @contextmanager
-def mat_dns(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def mat_dns(*arguments: str, wrapper: Sequence[str] = ()) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        [sys.executable, "-c", MAT_DNS, *arguments],
+        [*wrapper, sys.executable, "-c", MAT_DNS, *arguments],
         env={"PYTHONPATH": f"{ROOT}:{ROOT / 'real'}", "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -2,8 +2,10 @@
 
 import re
 import shlex
+import stat
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,8 @@ import dns.query
 import pytest
 from click.testing import CliRunner, Result
 
+from mat.address import parse_address
+from mat.ims_record import reverse_name
 from mat.parameters import DEFAULTS
 from mat_real.commands.dns import dns as command
 from mat_real.dns import Server, denial, format_server, lookup, validation
@@ -20,12 +24,15 @@ from mat_real.dns.config import ResolverConfig
 from tests.real.dns_servers import (
     HOST,
     IPV4_ZONE,
+    IPV6_HOME,
+    IPV6_ZONE,
     RECORDS,
     Zones,
     await_that,
     bind,
     free_port,
     knot,
+    nsd,
     require,
     running,
     zone_text,
@@ -67,16 +74,16 @@ def test_the_record_on_the_page_is_what_the_command_prints() -> None:
     assert RECORD.replace("5.0.1.10", "*.1.10") in PAGE
 
 
-def publishes(server: Server, directory: Path, key: str) -> None:
+def publishes(server: Server, directory: Path) -> None:
     """The page's own commands, but for where the server and the key are."""
     path = directory / "ims.key"
-    path.write_text(key)
     there = f" --server {format_server(server)}"
     put, delete = (line for line in COMMANDS if line.startswith("mat dns publish "))
     for line, expected in ((put, "now has"), (delete, "has no IMS record any more")):
         result = run(line.replace("ims.key", str(path)) + there)
         assert result.exit_code == 0, result.output
         assert expected in result.output
+        assert result.stderr == ""
 
 
 def may_not(server: Server, directory: Path) -> None:
@@ -98,20 +105,17 @@ def may_not(server: Server, directory: Path) -> None:
 
 def test_bind_takes_updates_as_configured_on_the_page(tmp_path: Path) -> None:
     require("tsig-keygen")
-    made = subprocess.run(
-        shlex.split(re.findall(r"`(tsig-keygen .*) > ims.key`", PAGE)[0]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (tmp_path / "ims.key").write_text(made.stdout)
+    (making,) = re.findall(r"^.*tsig-keygen .*$", PAGE, re.MULTILINE)
+    subprocess.run(making, shell=True, cwd=tmp_path, check=True)
+    key = tmp_path / "ims.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
     (tmp_path / f"{IPV4_ZONE}.zone").write_text(zone_text(IPV4_ZONE))
     top = block("named")
     for place in ("/etc/bind", "/var/lib/bind"):
         assert place in top
         top = top.replace(place, str(tmp_path))
     with bind(tmp_path, Zones({}, top=top)) as server:
-        publishes(server, tmp_path, made.stdout)
+        publishes(server, tmp_path)
         may_not(server, tmp_path)
 
 
@@ -119,10 +123,61 @@ def test_knot_takes_updates_as_configured_on_the_page(tmp_path: Path) -> None:
     top = block("knot").replace("/var/lib/knot", str(tmp_path))
     secret = re.findall(r"secret: (\S+)", top)[0]
     (tmp_path / f"{IPV4_ZONE}.zone").write_text(zone_text(IPV4_ZONE))
-    key = f'key "ims" {{ algorithm hmac-sha256; secret "{secret}"; }};'
+    key = tmp_path / "ims.key"
+    key.touch(0o600)
+    key.write_text(f'key "ims" {{ algorithm hmac-sha256; secret "{secret}"; }};')
     with knot(tmp_path, Zones({}, top=top)) as server:
-        publishes(server, tmp_path, key)
+        publishes(server, tmp_path)
         may_not(server, tmp_path)
+
+
+def ims_record_at(name: str, server: Server) -> bool:
+    answer = dns.message.make_query(name, "TYPE65338")
+    return bool(dns.query.udp(answer, server[0], port=server[1], timeout=10).answer)
+
+
+START: Final = {"bind": bind, "nsd": nsd, "knot": knot}
+WILDCARD: Final = RECORD.replace("5.0.1.10", "*.1.10")
+
+
+@pytest.mark.parametrize("kind", START)
+def test_a_wildcard_and_records_beside_it_are_served_as_the_page_says(
+    kind: str, tmp_path: Path
+) -> None:
+    """With real servers, of which each has an implementation of wildcards of its own."""
+    assert WILDCARD in PAGE
+    six = RECORDS[IPV6_ZONE]
+    lines = [WILDCARD, "5.9 PTR single.test.", WILDCARD.replace("*.", "*.8."), "5.8 PTR a.test."]
+    zones = {
+        IPV4_ZONE: zone_text(IPV4_ZONE, *lines),
+        IPV6_ZONE: zone_text(IPV6_ZONE, six, "*" + six[six.index(" ") :]),
+    }
+    taken, kept = "2001:db8:1:fff::1", "2001:db8:1:1000::1"
+    with START[kind](tmp_path, Zones(zones)) as server:
+        served = {
+            home: ims_record_at(reverse_name(parse_address(home)), server)
+            for home in (
+                *("10.1.9.5", "10.1.9.6", "10.1.7.5", "10.1.8.5", "10.1.8.6"),
+                *(taken, kept, IPV6_HOME),
+            )
+        }
+    wanted = {"10.1.7.5", "10.1.8.6", kept, IPV6_HOME}
+    assert {home for home, answered in served.items() if answered} == wanted
+    assert ip_network("2001:db8:1::/52").supernet(4) == ip_network("2001:db8:1::/48")
+    assert ip_address(taken) in ip_network("2001:db8:1::/52")
+
+
+def test_a_prefix_of_the_laboratorys_server_is_no_wildcard(tmp_path: Path) -> None:
+    port = free_port()
+    serve: list[str | Path] = [sys.executable, "-c", MAIN, "serve", "--zone", IPV4_ZONE]
+    for prefix, last in (("10.1.0.0/16", 1), ("10.1.9.5", 2)):
+        assert f"`--record {prefix}=…`" in PAGE
+        serve += ["--record", f"{prefix}=10 49628 192.0.2.{last}"]
+    with running(tmp_path, port, [*serve, "--listen", f"{HOST}:{port}"]) as server:
+        for home, last in (("10.1.9.5", 2), ("10.1.9.6", 1), ("10.1.7.5", 1)):
+            result = run(f"mat dns lookup {home} --server {format_server(server)}")
+            assert f"10 49628 192.0.2.{last}\n" in result.output
+        assert not ims_record_at(f"9.{IPV4_ZONE}", server)
 
 
 SIGNING: Final = {

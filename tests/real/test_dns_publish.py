@@ -37,6 +37,7 @@ from tests.real.dns_servers import (
     IPV4_ZONE,
     IPV6_HOME,
     IPV6_ZONE,
+    RECORDS,
     Zones,
     bind,
     both_zones,
@@ -69,11 +70,14 @@ acl:
     key: ims
     action: update
 """
+WILDCARD: Final = r"IN TYPE65338 \# 8 0a01c1dcc0000209"
+OF_WILDCARD: Final = record("192.0.2.9")
 ZONES: Final = {
-    **both_zones(),
     IPV4_ZONE: zone_text(
-        IPV4_ZONE, "5.0 PTR node.test.", "65.0 CNAME 65.64/26.0", "64/26.0 NS localhost."
+        *(IPV4_ZONE, "5.0 PTR node.test.", "65.0 CNAME 65.64/26.0", "64/26.0 NS localhost."),
+        *(f"* {WILDCARD}", f"*.8 {WILDCARD}", "5.6 PTR node.test."),
     ),
+    IPV6_ZONE: zone_text(IPV6_ZONE, RECORDS[IPV6_ZONE], f"*.f {WILDCARD}"),
     f"64/26.0.{IPV4_ZONE}": zone_text(f"64/26.0.{IPV4_ZONE}"),
 }
 
@@ -148,6 +152,71 @@ def test_behind_an_alias_the_record_goes_where_it_leads(primary: Server) -> None
 
 def test_the_zone_can_be_named(primary: Server) -> None:
     assert put(IPV4_HOME, ONE, server=primary, zone=IPV4_ZONE).records == (ONE,)
+
+
+# ---- wildcards ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("home", "neighbours", "uncovered"),
+    [
+        ("10.1.9.5", ["10.1.9.6"], f"9.{IPV4_ZONE}."),
+        (
+            "2001:db8:1:f123::5",
+            ["2001:db8:1:f123::6", "2001:db8:1:f1ff::1"],
+            f"1.f.{IPV6_ZONE}.",
+        ),
+    ],
+)
+def test_what_a_record_takes_from_a_wildcard_is_found_out_and_given_back(
+    home: str, neighbours: list[str], uncovered: str, primary: Server
+) -> None:
+    assert all(isinstance(locate(near, primary), Located) for near in neighbours)
+    assert put(home, ONE, server=primary).uncovered == uncovered
+    assert all(isinstance(locate(near, primary), Absent) for near in neighbours)
+    assert put(home, TWO, server=primary).uncovered == "", "it took nothing more"
+    outcome = put(home, server=primary)
+    assert (outcome.wildcard, outcome.records, outcome.ttl) == (True, (OF_WILDCARD,), 300)
+    assert all(isinstance(locate(near, primary), Located) for near in neighbours)
+
+
+@pytest.mark.parametrize(
+    "home",
+    [
+        pytest.param("10.1.8.5", id="a wildcard for its parent"),
+        pytest.param("10.1.6.9", id="no wildcard answers there"),
+    ],
+)
+def test_a_record_that_takes_nothing_from_a_wildcard_is_not_said_to(
+    home: str, primary: Server
+) -> None:
+    assert put(home, ONE, server=primary).uncovered == ""
+    put(home, server=primary)
+
+
+def test_a_deleted_record_is_gone_even_if_it_was_as_the_wildcards(primary: Server) -> None:
+    put("10.1.8.5", OF_WILDCARD, server=primary)
+    assert put("10.1.8.5", server=primary).wildcard
+    assert put("10.1.8.5", server=primary).wildcard, "there was none"
+
+
+# ---- inline signing ----------------------------------------------------------------------------
+
+
+def test_a_server_that_signs_before_it_serves_is_given_time(tmp_path: Path) -> None:
+    """Many updates at a time, so that most are served only after a first look."""
+
+    async def body(server: Server) -> None:
+        homes = [parse_address(f"10.1.7.{last}") for last in range(1, 51)]
+        for records in ([ONE], []):
+            updates = (publish(home, records, key=key(), server=server) for home in homes)
+            outcomes = await asyncio.gather(*updates)
+            assert {outcome.records for outcome in outcomes} == {tuple(records)}
+
+    extra = "dnssec-policy default; inline-signing yes; update-policy { grant ims zonesub ANY; };"
+    texts = {IPV4_ZONE: zone_text(IPV4_ZONE)}
+    with bind(tmp_path, Zones(texts, extra=extra, top=BIND_KEYS)) as server:
+        asyncio.run(body(server))
 
 
 # ---- what goes wrong ---------------------------------------------------------------------------

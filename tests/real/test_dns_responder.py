@@ -344,7 +344,8 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(run: Callable[..., None])
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            with pytest.raises(DnsError, match=f"127.0.0.1 port {port}: Address already in use"):
+            what = f"127.0.0.1 port {port}: Address already in use; choose another address or port"
+            with pytest.raises(DnsError, match=f"^{what}$"):
                 await LAB.start("127.0.0.1", port)
 
     run(body())

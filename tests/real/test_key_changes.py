@@ -58,7 +58,7 @@ def test_a_new_key_is_in_a_file_that_only_its_owner_can_read(path: Path) -> None
 
 def test_two_keys_are_never_alike(path: Path) -> None:
     new_keys(path, [HOME, VAN], NOW)
-    new_keys(path, [HOME], NOW)
+    rotate(path, HOME, 60, NOW)
     assert len({entry.secret for entry in load(path).entries()}) == 3
 
 
@@ -100,24 +100,39 @@ def test_the_first_line_is_changed_in_spite_of_its_byte_order_mark(path: Path) -
 
 def test_an_id_can_be_chosen_if_it_is_free(path: Path) -> None:
     assert new_keys(path, [HOME], NOW, first_id=100).ids == range(100, 101)
-    assert new_keys(path, [HOME, VAN], NOW, first_id=0).ids == range(2)
+    assert new_keys(path, [VAN, parse_home("10.1.2.4")], NOW, first_id=0).ids == range(2)
     before = path.read_bytes()
+    more = [parse_home("10.1.2.5"), parse_home("10.1.2.6")]
     for first, what in ((99, "key 100 is that of 10.1.2.3"), (LAST_ID, "would go beyond")):
         with pytest.raises(KeyFileError, match=what):
-            new_keys(path, [VAN, parse_home("10.1.2.4")], NOW, first_id=first)
+            new_keys(path, more, NOW, first_id=first)
     assert path.read_bytes() == before
-    assert new_keys(path, [VAN], NOW).ids == range(101, 102)
+    assert new_keys(path, more, NOW).ids == range(101, 103)
 
 
-def test_no_third_valid_key_is_made(path: Path) -> None:
-    new_keys(path, [HOME], NOW)
+def test_a_home_with_a_valid_key_gets_none_but_by_rotation(path: Path) -> None:
     new_keys(path, [HOME], NOW)
     before = path.read_bytes()
-    with pytest.raises(KeyFileError, match=r"10\.1\.2\.3 has 2 valid keys, and may have no more"):
-        new_keys(path, [VAN, HOME], NOW)
+    for node_file in (None, NodeFile(path.with_name("node.key"), overwrite=True)):
+        with pytest.raises(
+            KeyFileError,
+            match=r"10\.1\.2\.3 has key 1 already; `mat key rotate 10\.1\.2\.3` replaces it$",
+        ):
+            new_keys(path, [VAN, HOME], NOW, node_file=node_file)
     with pytest.raises(KeyFileError, match="it is named twice"):
         new_keys(path, [VAN, VAN], NOW)
     assert path.read_bytes() == before
+    assert beside(path) == []
+    rotate(path, HOME, 60, NOW)
+    with pytest.raises(
+        KeyFileError, match=r"is being rotated already: keys 1 and 2 are valid; `ma"
+    ):
+        new_keys(path, [HOME], NOW)
+
+
+def test_a_home_whose_keys_have_ended_gets_a_new_one(path: Path) -> None:
+    put(path, f"7 10.1.2.3 {SECRET} until=2027-01-15T08:00:00Z\n")
+    assert new_keys(path, [HOME], NOW).ids == range(8, 9)
 
 
 def test_in_a_rotation_both_keys_are_valid_and_then_the_new_one(path: Path) -> None:
@@ -187,7 +202,7 @@ def test_only_a_new_key_makes_a_missing_file(path: Path) -> None:
 
 def test_a_missing_folder_is_not_made(path: Path) -> None:
     with pytest.raises(
-        KeyFileError, match=f"{path}: does not exist; run: install -d -m 700 {path}"
+        KeyFileError, match=f"{path}: does not exist; run: install -d -m 755 {path}"
     ):
         new_keys(path / "keys", [HOME], NOW)
     put(path, "")

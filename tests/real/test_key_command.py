@@ -1,11 +1,13 @@
 """`mat key` from the command line: what it prints where, what it refuses, and what stops it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,7 @@ from mat_real._drafts import locked
 from mat_real.commands.key import key
 from mat_real.key_file import parse_home
 from mat_real.keys import load
-from tests.real.key_files import SECRET, beside, environment, mode, put
+from tests.real.key_files import SECRET, beside, environment, mode, needs_root, put
 
 MAT_KEY: Final = "from mat_real.commands.key import key; key(prog_name='mat key')"
 RELOAD: Final = (
@@ -29,9 +31,9 @@ def run(*arguments: object, keys: Path | None = None) -> Result:
     return CliRunner().invoke(key, [str(argument) for argument in arguments], env=found)
 
 
-def start(*arguments: str | Path, keys: Path) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, keys: Path, wrapper: Sequence[str] = ()) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", MAT_KEY, *arguments, "--keys", keys],
+        [*wrapper, sys.executable, "-c", MAT_KEY, *arguments, "--keys", keys],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -277,6 +279,46 @@ def test_a_file_that_others_can_read_is_refused_by_every_command(
     assert path.read_text() == before
 
 
+@needs_root
+@pytest.mark.parametrize("arguments", [["list"], ["new", "10.1.2.3"], ["revoke", "5"]], ids=str)
+def test_a_file_that_may_not_be_read_is_one_error_in_every_command(
+    path: Path, arguments: list[str]
+) -> None:
+    os.chown(listed(path), 1234, 1234)
+    # Root without the right to read everything: another user may not be let in where Python is.
+    bare = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    with start(*arguments, keys=path, wrapper=bare) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err == f"Error: {path}: cannot be read (Permission denied); name a readable key file\n"
+
+
+def test_a_home_that_has_a_key_gets_no_second_one(path: Path) -> None:
+    assert run("new", "10.1.5.1", keys=path).exit_code == 0
+    before = path.read_bytes()
+    node = put(path.with_name("node.key"), "# the node's\n")
+    result = run("new", "10.1.5.1", "--out", node, "--force", keys=path)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {path}: 10.1.5.1 has key 1 already; `mat key rotate 10.1.5.1` replaces it\n"
+    )
+    assert (path.read_bytes(), node.read_text()) == (before, "# the node's\n")
+    assert run("rotate", "10.1.5.1", "--out", node, "--force", keys=path).exit_code == 0
+
+
+def test_each_address_gets_its_key_once(path: Path) -> None:
+    arguments = ("new", "10.1.0.0/16", "--each", "--out", path.with_name("nodes"), "--force")
+    assert run(*arguments, keys=path).exit_code == 0
+    before = path.read_bytes()
+    result = run(*arguments, keys=path)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {path}: 10.1.0.0 has key 1 already, as 65535 more of the homes named have one;"
+        " `mat key rotate 10.1.0.0` replaces it\n"
+    )
+    assert path.read_bytes() == before
+
+
 def test_a_path_is_quoted_where_a_shell_would_need_it(tmp_path: Path) -> None:
     path = put(tmp_path / "my keys", "", 0o644)
     assert f"run: chmod 600 '{path}'" in run("list", "--keys", path).stderr
@@ -300,6 +342,8 @@ def test_help_teaches_with_examples_that_work(
 ) -> None:
     monkeypatch.chdir(path.parent)
     text = f"1 10.1.2.3 {SECRET}\n2 10.1.4.0/24 {SECRET}\n7 10.1.5.1 {SECRET}\n"
+    if arguments[0] == "new":
+        text = "# No home has two.\n"
     for file in (path, path.with_name("load.keys")):
         put(file, text)
     result = run(*arguments, keys=path)

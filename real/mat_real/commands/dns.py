@@ -1,5 +1,6 @@
 """`mat dns`: the IMS record of a home address: print it, publish it, look it up, serve it."""
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from mat.address import Address, format_address, parse_address
+from mat.address import Address, format_address, is_ipv4, parse_address
 from mat.ims_record import ImsRecord, from_text, reverse_name
 from mat.messages import MAT_PORT
 from mat_real.commands.extras import NeedsIms
+from mat_real.commands.key import PATH
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -154,14 +156,14 @@ def record(
 @click.option("--delete", is_flag=True, help="Delete the record: no longer a MAT node.")
 @click.option(
     "--key-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="TSIG key as tsig-keygen writes it.",
 )
 @click.option("--key-name", default="", help="TSIG key without such a file: its name,")
 @click.option("--algorithm", default="hmac-sha256", show_default=True, help="its algorithm,")
 @click.option(
     "--secret-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="and a file with its secret in Base64.",
 )
 @click.option("--zone", default="", help="Zone to update; without it the DNS is asked.")
@@ -196,7 +198,7 @@ def publish(
     mat dns publish 10.1.0.5 --delete --key-name ims --secret-file ims.secret
 
     The zone's primary must allow dynamic updates with the key (docs/dns.md). What it serves
-    afterwards is printed.
+    afterwards is printed; a wildcard that answers for fewer names than before is a warning.
     """
     import asyncio
 
@@ -212,25 +214,50 @@ def publish(
 
 
 def _key(key_file: Path | None, name: str, algorithm: str, secret_file: Path | None) -> "Key":
-    from mat_real.dns import read_key, read_secret
+    from mat_real.dns import exposure, read_key, read_secret
 
     if key_file is not None and not name and secret_file is None:
-        return read_key(key_file)
-    if key_file is None and name and secret_file is not None:
-        return read_secret(secret_file, name, algorithm)
-    raise click.UsageError("A key is needed: --key-file, or --key-name with --secret-file.")
+        path, key = key_file, read_key(key_file)
+    elif key_file is None and name and secret_file is not None:
+        path, key = secret_file, read_secret(secret_file, name, algorithm)
+    else:
+        raise click.UsageError("A key is needed: --key-file, or --key-name with --secret-file.")
+    if warning := exposure(path):
+        click.echo(f"Warning: {warning}.", err=True)
+    return key
 
 
 def _print_published(hoa: Address, outcome: "Published") -> None:
     from mat_real.dns import format_server
 
+    home = format_address(hoa)
     where = f"{outcome.name} in zone {outcome.zone} at {format_server(outcome.server)}"
     if not outcome.records:
-        click.echo(f"{format_address(hoa)} has no IMS record any more: {where}")
-        return
-    click.echo(f"{format_address(hoa)} now has: {where}, TTL {outcome.ttl} s")
+        click.echo(f"{home} has no IMS record any more: {where}")
+    elif outcome.wildcard:
+        click.echo(f"{home} has no IMS record of its own any more: {where}")
+        click.echo(f"A wildcard answers for it now, TTL {outcome.ttl} s")
+    else:
+        click.echo(f"{home} now has: {where}, TTL {outcome.ttl} s")
     for found in outcome.records:
         click.echo(f"  {found.to_text()}")
+    if outcome.uncovered:
+        click.echo(_warning_of_uncovered(hoa, outcome.uncovered), err=True)
+
+
+def _warning_of_uncovered(hoa: Address, name: str) -> str:
+    """What a publication has taken from others, whose names lie below this one."""
+    whom = "other names there"
+    if reverse_name(hoa).endswith(f".{name}"):
+        labels = len(name.removesuffix(".").split(".")) - 2
+        bits = labels * (8 if is_ipv4(hoa) else 4)
+        prefix = ipaddress.ip_network(f"{format_address(hoa)}/{bits}", strict=False)
+        whom = f"other home addresses in {prefix}"
+    return (
+        f"Warning: {name} exists now, so the wildcard that answered for {whom} does so no longer"
+        " (RFC 4592). Give them records of their own, or wildcards below this name and each one"
+        " between it and the record (docs/dns.md)."
+    )
 
 
 # ---- lookup ------------------------------------------------------------------------------------
@@ -255,7 +282,7 @@ def _print_published(hoa: Address, outcome: "Published") -> None:
 )
 @click.option(
     "--trust-anchor",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File with DS or DNSKEY records to validate from.",
 )
 def lookup(
@@ -351,7 +378,8 @@ def serve(
     mat dns serve --zone 10.in-addr.arpa --zone example --listen 127.0.0.1:5300 \\
         --record 10.1.0.5="10 49628 ims.example." --host ims.example=192.0.2.1
 
-    Several records of one prefix are a set; of several prefixes the longest counts.
+    Several records of one prefix are a set; of several prefixes the longest counts. A prefix is
+    no wildcard: other records beside it take nothing from it (docs/dns.md).
     """
     import asyncio
 

@@ -35,7 +35,7 @@ ims.add_command(load)
 @ims.command("serve", short_help="Run a mapping server until it is told to stop.")
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Configuration file. Default: /etc/mat/ims.toml if there is one.",
 )
 @click.option(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from mat_real.commands.extras import NeedsIms
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from mat_real.key_file import Entry, Home
 
 DEFAULT_FILE: Final = Path("/etc/mat/keys")
+PATH: Final = click.Path(path_type=Path, readable=False)
+"""Any path: what is wrong with a file says who opens it, in the same words for every command."""
 MOST_AT_ONCE: Final = 1 << 20
 """Keys that `new --each` makes at once: they are kept in memory until they are written."""
 
@@ -29,7 +33,7 @@ _BLOCK: Final = 1000
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-@click.group(short_help="Make, list, rotate and revoke the keys of nodes.")
+@click.group(cls=NeedsIms, short_help="Make, list, rotate and revoke the keys of nodes.")
 def key() -> None:
     """Keys that nodes share with their mapping server (IMS).
 
@@ -76,7 +80,7 @@ def _duration(text: str) -> int:
 _keys_option = click.option(
     "--keys",
     "path",
-    type=click.Path(path_type=Path),
+    type=PATH,
     envvar="MAT_KEYS",
     default=DEFAULT_FILE,
     show_default=True,
@@ -89,7 +93,7 @@ def _node_options(command: _Command) -> _Command:
     """Where new keys go besides the server's file."""
     out = click.option(
         "--out",
-        type=click.Path(path_type=Path, allow_dash=True),
+        type=PATH,
         help="Write the new key into this file, for the node; - prints it.",
     )
     force = click.option("--force", is_flag=True, help="Replace the file that --out names.")
@@ -153,8 +157,9 @@ def new(
     mat key new 10.1.0.0/16 --each           65536 keys, for a lab or a load test
     mat key new 10.0.0.0/12 --each --count 1000000 --keys load.keys
 
-    The key is added to the server's file, which is made if there is none. With --each, keys go
-    elsewhere, or are printed, only if --out says so.
+    The key is added to the server's file, which is made if there is none. A HOA that has a valid
+    key is refused: mat key rotate replaces that. With --each, keys go elsewhere, or are printed,
+    only if --out says so.
     """
     if count is not None and not each:
         raise click.UsageError("--count needs --each")

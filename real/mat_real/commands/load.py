@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mat_files.library import find_scenario, shipped_scenarios
-from mat_real.commands.key import DEFAULT_FILE
+from mat_real.commands.key import DEFAULT_FILE, PATH
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -99,7 +99,7 @@ def _complete_scenario(
 )
 @click.option(
     "--keys",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=DEFAULT_FILE,
     show_default=True,
     help="Key file of the IMS; its keys are the nodes.",
@@ -160,7 +160,7 @@ def _complete_scenario(
 @click.option("--cpu", type=click.IntRange(min=0), help="Run on this processor only.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Write Parquet, CSV, PNG and JSON into this directory.",
 )
 def load(**given: object) -> None:
@@ -170,15 +170,18 @@ def load(**given: object) -> None:
     rate), or scenario (when SCENARIO's nodes attach to networks; a file, or first, town).
 
     \b
-    mat ims load simultaneous --server 127.0.0.1 --nodes 10000
-    mat ims load steady --messages query --rate 100000 --duration 10 --server 127.0.0.1
-    mat ims load scenario town --speed 10 --server 10.0.0.0/11=192.0.2.1 --server 192.0.2.2:5000
-    mat ims load --calibrate --server 127.0.0.1 --out calibration
+    mat key new 10.1.0.0/16 --each --count 10000 --keys load.keys
+    mat ims load simultaneous --server 127.0.0.1 --keys load.keys --out results
+    mat ims load steady --messages query --rate 10000 --duration 5 \\
+        --server 127.0.0.1 --keys load.keys
+    mat ims load scenario town --speed 50 --server 127.0.0.1 --keys load.keys
+    mat ims load --calibrate --server 127.0.0.1 --keys load.keys --out calibration
 
     A handover is an IMS Update and, when it was accepted, an HA Notify to the IMS of the node's
     peer and the peer's MA Query. Requests, authentication and retransmissions are the protocol's.
     Times are fixed beforehand: a slow server does not slow the load down. Only servers of your own:
-    nothing is sent to any other address. docs/load.md says how to read the figures.
+    nothing is sent to any other address. docs/load.md says how to start one for a test, and how
+    to read the figures.
     """
     options = _Options(**given)  # type: ignore[arg-type]  # click has checked them
     _check(options)
@@ -385,9 +388,14 @@ class _Session:
 
     def _announce(self, population: "Population", what: str, plan: "Plan | None") -> None:
         """Say what will be sent, and where, before anything is."""
-        from mat_real.load.population import target_name
+        from mat_real.load.population import idle_targets, target_name
 
-        options, to = self._options, ", ".join(map(target_name, self._targets))
+        options, idle = self._options, idle_targets(population, self._targets)
+        for target in idle:
+            what = f"no node belongs to {target_name(target)}: it is sent nothing"
+            why = "each home address goes to the --server with the longest PREFIX that it is in"
+            click.echo(f"Warning: {what}; {why}.", err=True)
+        to = ", ".join(target_name(target) for target in self._targets if target not in idle)
         steps: list[str] = []
         if options.register:
             steps.append(f"{len(population)} registrations")

@@ -17,7 +17,7 @@ from mat_real.dns.presentation import make_records, record_lines
 from mat_real.dns.publish import Published, publish
 from mat_real.dns.resolver import Resolver
 from mat_real.dns.responder import Responder
-from mat_real.dns.tsig import Key, read_key, read_secret
+from mat_real.dns.tsig import Key, exposure, read_key, read_secret
 from mat_real.dns.upstream import ResolverCounters
 from mat_real.dns.validation import parse_anchors, read_anchors
 
@@ -35,6 +35,7 @@ __all__ = [
     "Responder",
     "Server",
     "UnansweredError",
+    "exposure",
     "format_server",
     "make_records",
     "parse_anchors",

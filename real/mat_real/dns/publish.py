@@ -2,7 +2,14 @@
 
 One update message deletes the set of IMS records at the name and adds the new ones: the server
 applies both or neither, and touches no other type. If the name is an alias (RFC 2317), the records
-go where it leads. Afterwards the server is asked what it serves, and that is what is reported.
+go where it leads. Afterwards the server is asked what it serves, and that is what is reported; a
+server that signs the zone first (inline signing) serves it a little later, and is asked again.
+
+Wildcards. A record makes its name exist, and all names between it and what existed before; below
+those, a wildcard further up answers no longer (RFC 4592, section 2.2.2). Conversely, where a record
+was deleted, a wildcard may answer. To see what wildcards do, a name is asked for that nobody has,
+beside the record's: before the update, and after it upwards, to learn how far the wildcard has
+withdrawn.
 """
 
 import asyncio
@@ -31,6 +38,13 @@ from mat_real.dns.config import DNS_PORT, ResolverConfig, Server, format_server
 from mat_real.dns.errors import DnsError, ResolutionError
 from mat_real.dns.lookup import IMS, Absent, Found, Lookup
 from mat_real.dns.upstream import ResolverCounters
+
+_PATIENCE: Final = 5.0
+"""Seconds after an update within which the server is to serve it."""
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_NOBODY: Final = dns.name.from_text("_nobody", None)
+"""A label that no name of an address has, so that only a wildcard answers for it."""
 
 _WHAT_TO_DO: Final = {
     Rcode.REFUSED: "it refuses updates of this zone with this key; in BIND the zone needs"
@@ -67,6 +81,10 @@ class Published:
     server: Server
     records: tuple[ImsRecord, ...]
     ttl: int
+    wildcard: bool = False
+    """The name's own records are deleted, and what is served is a wildcard's."""
+    uncovered: str = ""
+    """The name below which a wildcard answered before the update and no longer does, if any."""
 
 
 async def publish(
@@ -87,13 +105,16 @@ async def publish(
     """
     config = config or ResolverConfig(servers=(server,) if server else ())
     place = await _place(home_address, zone, server, config)
+    there = Lookup(replace(config, servers=(place.server,)), ResolverCounters(), _no_time)
+    covered = bool(records) and await _is_covered(place, there)
     update = UpdateMessage(place.zone, keyring=key)
     update.delete(place.name, IMS)
     for record in records:
         rdata = record.to_rdata()
         update.add(place.name, ttl, dns.rdata.from_wire(IN, IMS, rdata, 0, len(rdata)))
     await _send(update, place, key, config)
-    return await _served(place, records, config)
+    published = await _settled(place, records, there)
+    return replace(published, uncovered=await _uncovered(place, there)) if covered else published
 
 
 @final
@@ -199,22 +220,77 @@ def _verified_code(wire: bytes, update: UpdateMessage, key: Key) -> Rcode:
     return code
 
 
-async def _served(place: _Place, wanted: Sequence[ImsRecord], config: ResolverConfig) -> Published:
+async def _settled(place: _Place, wanted: Sequence[ImsRecord], there: Lookup) -> Published:
+    """What the server serves, once that is what was sent. Raises `DnsError` if it never is."""
+    clock = asyncio.get_running_loop().time
+    end, pause = clock() + _PATIENCE, _FIRST_PAUSE
+    while True:
+        try:
+            return await _served(place, wanted, there)
+        except DnsError:
+            if clock() + pause > end:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def _served(place: _Place, wanted: Sequence[ImsRecord], there: Lookup) -> Published:
     """What the server serves now. Raises `DnsError` if that is not what was sent."""
-    there = Lookup(replace(config, servers=(place.server,)), ResolverCounters(), _no_time)
     try:
         found = await there.resolve(place.name, IMS)
+        wildcard = not wanted and await _is_of_wildcard(found, place, there)
     except ResolutionError as error:
         raise DnsError(f"the update was accepted, but then: {error}") from error
-    served = rdatas(found.rrset) if isinstance(found, Found) else []
     try:
-        records = tuple(from_rdata(rdata.to_wire() or b"") for rdata in served)
+        records = tuple(map(from_rdata, _contents(found)))
     except RecordError as error:
         raise DnsError(f"{place.name}: the server serves something else: {error}") from error
-    if set(records) != set(wanted):
+    if set(records) != set(wanted) and not wildcard:
         raise DnsError(
             f"{place.name}: {format_server(place.server)} accepted the update, but serves"
             f" {[record.to_text() for record in records]}; is it the zone's primary?"
         )
     ttl = found.rrset.ttl if isinstance(found, Found) else 0
-    return Published(str(place.name), str(place.zone), place.server, records, ttl)
+    return Published(str(place.name), str(place.zone), place.server, records, ttl, wildcard)
+
+
+def _contents(found: Found | Absent) -> list[bytes]:
+    """The records that were found, as they are on the wire."""
+    served = rdatas(found.rrset) if isinstance(found, Found) else []
+    return [rdata.to_wire() or b"" for rdata in served]
+
+
+# ---- wildcards ---------------------------------------------------------------------------------
+
+
+async def _by_wildcard(parent: Name, there: Lookup) -> set[bytes]:
+    """What a wildcard answers below a name, to all that do not exist. Raises `ResolutionError`."""
+    return set(_contents(await there.resolve(_NOBODY.concatenate(parent), IMS)))
+
+
+async def _is_of_wildcard(found: Found | Absent, place: _Place, there: Lookup) -> bool:
+    """Whether what was found at a name is what its neighbours are answered that do not exist."""
+    contents = set(_contents(found))
+    return bool(contents) and contents == await _by_wildcard(place.name.parent(), there)
+
+
+async def _is_covered(place: _Place, there: Lookup) -> bool:
+    """Whether a wildcard answers for the neighbours of a name."""
+    try:
+        return bool(await _by_wildcard(place.name.parent(), there))
+    except ResolutionError:
+        return False  # of a server that does not answer, the update will tell
+
+
+async def _uncovered(place: _Place, there: Lookup) -> str:
+    """The highest name below which no wildcard answers now, on the way up to one that does."""
+    highest, name = "", place.name
+    try:
+        while name != place.zone:
+            name = name.parent()
+            if await _by_wildcard(name, there):
+                break
+            highest = str(name)
+    except ResolutionError:
+        return ""
+    return highest

@@ -15,13 +15,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias, final
 
 from mat.address import Address, format_address
 from mat.effects import NotFound
 from mat.mapping_table import Servers
 from mat.parameters import DEFAULTS
-from mat_real.dns.config import ResolverConfig
+from mat_real.dns.config import ResolverConfig, Server
 from mat_real.dns.errors import BogusError, ResolutionError
 from mat_real.dns.lookup import Absent, Located, Lookup
 from mat_real.dns.upstream import ResolverCounters
@@ -83,6 +84,17 @@ class Resolver:
     async def locate(self, home_address: Address) -> Located | Absent:
         """All that the DNS says of a home address now, past the cache. Raises `ResolutionError`."""
         return await self._lookup.locate(home_address)
+
+    def use_servers(self, servers: tuple[Server, ...]) -> None:
+        """Ask these from now on: the host is in another network. What is known stays known.
+
+        What the former servers were silent about is forgotten.
+        """
+        self._config = replace(self._config, servers=servers)
+        self._lookup = Lookup(self._config, self.counters, self._clock)
+        silent = [home for home, (_, answer) in self._cache.items() if answer is NotFound.FAILED]
+        for home_address in silent:
+            del self._cache[home_address]
 
     async def close(self) -> None:
         """End all look-ups; who waits for one gets `NotFound.FAILED`."""

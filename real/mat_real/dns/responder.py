@@ -240,9 +240,8 @@ class Responder:
         try:
             listener, self._udp = _bind(where, port)
         except OSError as error:
-            raise DnsError(
-                f"{address} port {port}: {error.strerror or error}; choose another, or 0 for any"
-            ) from error
+            what = f"{address} port {port}: {error.strerror or error}"
+            raise DnsError(f"{what}; choose another address or port") from error
         loop = asyncio.get_running_loop()
         loop.add_reader(self._udp.fileno(), self._serve_datagrams, self._udp)
         self._listener = await asyncio.start_server(self._serve_stream, sock=listener)

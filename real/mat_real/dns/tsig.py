@@ -1,8 +1,14 @@
-"""TSIG keys from files (RFC 8945). A secret is read from a file only: a command line is public."""
+"""TSIG keys from files (RFC 8945). A secret is read from a file only: a command line is public.
+
+A file that others than its owner can open is used all the same, other than a file with the keys of
+nodes (`mat_real.key_file`): a name server includes it, mostly as another user than the file's owner
+(root:bind, mode 0640), so that no one mode is right. `exposure` says what there is to say of it.
+"""
 
 import base64
 import binascii
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -13,7 +19,7 @@ from dns.tsig import Key
 
 from mat_real.dns.errors import DnsError
 
-__all__ = ["ALGORITHMS", "Key", "read_key", "read_secret"]
+__all__ = ["ALGORITHMS", "Key", "exposure", "read_key", "read_secret"]
 
 ALGORITHMS: Final = ("hmac-sha256", "hmac-sha512", "hmac-sha384", "hmac-sha224", "hmac-sha1")
 """What servers have in common; HMAC-MD5 must no longer be used (RFC 8945, section 6)."""
@@ -43,6 +49,15 @@ def read_key(path: Path) -> Key:
 def read_secret(path: Path, name: str, algorithm: str) -> Key:
     """A key whose secret, in Base64, is all that a file holds. Raises `DnsError`."""
     return _make_key(path, name, algorithm, "".join(_read(path).split()))
+
+
+def exposure(path: Path) -> str:
+    """A warning of a key file that others than its owner can open; empty if they cannot."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return ""
+    mend = "chmod 600 it, or use a copy with that mode if a name server has to read it"
+    return f"{path}: mode {mode:04o} lets other users at the secret; {mend}"
 
 
 def _statements(words: Sequence[str]) -> list[tuple[str, str]]:

@@ -137,6 +137,12 @@ def populate(
     )
 
 
+def idle_targets(population: Population, targets: Sequence[Target]) -> list[Target]:
+    """The targets that hold no node's mapping, and so are sent nothing."""
+    busy: list[int] = np.unique(population.servers).tolist()
+    return [target for number, target in enumerate(targets) if number not in busy]
+
+
 def _chosen(keys: Iterable[Key], count: int | None) -> list[Key]:
     by_home: dict[Address, Key] = {}
     for key in keys:
@@ -145,10 +151,12 @@ def _chosen(keys: Iterable[Key], count: int | None) -> list[Key]:
         if len(by_home) == count:
             break
     if not by_home:
-        raise LoadError("the key file has no key of a single home address; make some: mat key new")
+        what = "the key file has no key of a single home address"
+        raise LoadError(f"{what}; make some: mat key new PREFIX --each")
     if count is not None and len(by_home) < count:
         what = f"the key file has keys of {len(by_home)} single home addresses, for {count} nodes"
-        raise LoadError(f"{what}; lower --nodes, or make more: mat key new")
+        mend = "lower --nodes, or make keys of another prefix too: mat key new PREFIX --each"
+        raise LoadError(f"{what}; {mend}")
     if len(by_home) > MOST_NODES:
         raise LoadError(f"{len(by_home)} nodes; at most {MOST_NODES} can be played: give --nodes")
     return list(by_home.values())
