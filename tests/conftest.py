@@ -5,7 +5,14 @@ import os
 from hypothesis import HealthCheck, settings
 
 # The same examples in every run: a merge request fails for what it changes, not for its luck.
-settings.register_profile("ci", derandomize=True, deadline=None, stateful_step_count=40)
+# How long examples take to make says how busy the machine is, and nothing of the code.
+settings.register_profile(
+    "ci",
+    derandomize=True,
+    deadline=None,
+    stateful_step_count=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 # For finding what CI has not seen: random, long, and with the examples that failed before kept in
 # .hypothesis/ and tried first. Slow generation is no failure when hours are meant to go by.

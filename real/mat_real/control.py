@@ -5,6 +5,7 @@ Who may connect is said by the file's mode: the owner's processes and root (umas
 
 import asyncio
 import json
+import os
 import socket
 import stat
 from collections.abc import Callable, Sequence
@@ -14,6 +15,9 @@ from typing import Any, Final, cast
 
 TIME_OUT: Final = 5.0
 """Seconds for a daemon to answer."""
+
+LONGEST: Final = 107
+"""Bytes of a socket's path (unix(7))."""
 
 Answer = Callable[[Sequence[str]], object]
 """From the words of a request to what is answered, as JSON has it."""
@@ -41,24 +45,45 @@ async def listen(path: Path, answer: Answer, field: str) -> asyncio.Server:
     try:
         return await asyncio.start_unix_server(tell, path)
     except OSError as error:
-        what = f"{path}: cannot be made ({error.strerror})"
-        mend = f"set {field} to a path in a directory that exists and can be written"
-        raise ControlError(f"{what}; {mend}") from error
+        # Python's own error for a path that is too long has no number.
+        what = f"{path}: cannot be made ({error.strerror or error})"
+        raise ControlError(f"{what}; {_mend(field)}") from error
+
+
+def check_place(path: Path, field: str) -> None:
+    """See whether a socket could be made there, or made anew. Raises `ControlError`."""
+    with suppress(FileNotFoundError):
+        _refuse_other_files(path, field)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ControlError(f"{path}: cannot be made; {_mend(field)}")
+    if len(os.fsencode(path)) > LONGEST:
+        raise ControlError(f"{path}: is longer than {LONGEST} bytes; {_mend(field)}")
+
+
+def _refuse_other_files(path: Path, field: str) -> None:
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        what = "is there already, and is no socket"
+        raise ControlError(f"{path}: {what}; set {field} to a path of its own")
+
+
+def _mend(field: str) -> str:
+    return f"set {field} to a short path in a directory that exists and can be written"
 
 
 def _clear(path: Path, field: str) -> None:
     """Remove a socket that a dead daemon left. Raises `ControlError` for anything else."""
     try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            what = "is there already, and is no socket"
-            raise ControlError(f"{path}: {what}; set {field} to a path of its own")
+        _refuse_other_files(path, field)
         with socket.socket(socket.AF_UNIX) as one:
             one.connect(str(path))
     except FileNotFoundError:
         return
-    except OSError:
+    except ConnectionRefusedError:
         with suppress(OSError):
             path.unlink()
+    except OSError as error:
+        what = f"cannot be used ({error.strerror or error})"
+        raise ControlError(f"{path}: {what}; set {field} to a path of its own") from error
     else:
         what = f"is that of one that runs; stop that one, or set {field} to another path"
         raise ControlError(f"{path}: {what}")

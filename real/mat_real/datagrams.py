@@ -141,6 +141,14 @@ def bind(
     return made
 
 
+def receive_buffer(bound: socket.socket) -> int:
+    """Bytes that the kernel granted a socket for datagrams not yet read, as `bind` wants them.
+
+    It says twice as many: it adds as much for its own bookkeeping (socket(7)).
+    """
+    return bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+
+
 @final
 class DatagramSocket:
     """A UDP socket that reads and writes batches.
@@ -180,11 +188,8 @@ class DatagramSocket:
 
     @property
     def receive_buffer(self) -> int:
-        """Bytes that the kernel granted for datagrams not yet read, as `bind` wants them.
-
-        It says twice as many: it adds as much for its own bookkeeping (socket(7)).
-        """
-        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        """Bytes that the kernel granted for datagrams not yet read, as `bind` wants them."""
+        return receive_buffer(self._socket)
 
     def fileno(self) -> int:
         """The file descriptor, for an event loop."""

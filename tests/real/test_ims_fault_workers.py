@@ -14,9 +14,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count, cycle, islice
 from pathlib import Path
+from typing import final
 
 import pytest
 
@@ -34,6 +35,7 @@ from mat.messages import (
     MaAnswer,
     MaQuery,
     Request,
+    Type,
 )
 from mat.registrations import pack
 from mat_real.datagrams import DatagramSocket, bind
@@ -732,12 +734,33 @@ def test_each_worker_cleans_the_journal_and_the_death_of_one_stops_nothing(tmp_p
 
 # ---- what would starve, go on half-dead, or write where nobody reads -----------------------------
 
+UDP_SEGMENT = 103
 OVERLOADED = "overloaded: the backlog is full"
 SMALL = {"backlog": str(BACKLOG), "receive_buffer": str(1 << 20)}
 
 
+@final
+class Repetition:
+    """One datagram, again and again: it takes no room, and the kernel makes many of one block."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.connect(("127.0.0.1", port))
+        one = bytes((Type.MA_QUERY, 0, 0, 2, 0, 0, 0, 1, 0))
+        self._socket.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, len(one))
+        self._block = 128 * one
+
+    def burst(self) -> None:
+        for _ in range(100):
+            with suppress(ConnectionRefusedError):
+                self._socket.send(self._block)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 @contextmanager
-def pouring(flood: Flood) -> Generator[None]:
+def pouring(flood: Flood | Repetition) -> Generator[None]:
     """Junk without end, in a thread of its own."""
     stop = threading.Event()
 
@@ -766,6 +789,18 @@ def test_a_flood_of_one_address_does_not_keep_the_other_from_being_served(tmp_pa
     ):
         wait_until(lambda: server.log().count(OVERLOADED) > 1)
         assert updated(six, CN, HERE) == Code.SUCCEEDED
+
+
+def test_a_flood_of_one_request_repeated_keeps_nobody_out_and_ends_no_stop(tmp_path: Path) -> None:
+    with (
+        served(tmp_path, [MN, CN]) as server,
+        closing(Repetition(server.port)) as flood,
+        Client(server.port, "::1") as six,
+        pouring(flood),
+    ):
+        time.sleep(1.0)
+        assert updated(six, CN, HERE) == Code.SUCCEEDED
+        assert server.stop() == 0
 
 
 def test_a_flood_does_not_keep_the_answers_of_another_ims_out(tmp_path: Path) -> None:

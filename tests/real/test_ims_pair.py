@@ -148,7 +148,12 @@ def test_what_a_worker_counted_in_the_dns_outlives_it(tmp_path: Path) -> None:
 def test_a_notice_that_waits_for_another_ims_is_answered_before_the_server_stops(
     tmp_path: Path,
 ) -> None:
-    with pair(tmp_path) as (ims_cn, ims_mn), asked_in_vain(ims_cn, ims_mn) as (node, notify):
+    # Repeated in time, the inquiry would end before the other IMS goes on.
+    patient = {"protocol": {"initial_timeout": "2.0", "minimum_timeout": "2.0"}}
+    with (
+        pair(tmp_path, more=patient) as (ims_cn, ims_mn),
+        asked_in_vain(ims_cn, ims_mn) as (node, notify),
+    ):
         ims_cn.process.send_signal(signal.SIGTERM)
         # Having begun to stop, it answers nobody else, but who waits for the other IMS.
         with Client(ims_cn.port) as late:

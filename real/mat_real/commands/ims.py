@@ -87,9 +87,9 @@ def _serve(config: Path | None, overrides: tuple[str, ...], *, check: bool) -> N
     try:
         if check:
             found = Configuration(config, overrides)
-            for warning in look_through(found):
-                click.echo(f"Warning: {warning}", err=True)
             ring = load_keys(found.beside(found.config.ims.keys))
+            for warning in look_through(found, ring):
+                click.echo(f"Warning: {warning}", err=True)
             click.echo(f"Fine: {len(found.config.ims.zones)} zones, {len(ring)} keys.")
         else:
             run(config, overrides)

@@ -146,7 +146,7 @@ def _complete_scenario(
 @click.option(
     "--sockets",
     type=click.IntRange(1, 256),
-    default=16,
+    default=64,
     show_default=True,
     help="Source ports for each server.",
 )
@@ -392,9 +392,9 @@ class _Session:
 
         options, idle = self._options, idle_targets(population, self._targets)
         for target in idle:
-            what = f"no node belongs to {target_name(target)}: it is sent nothing"
+            warning = f"no node belongs to {target_name(target)}: it is sent nothing"
             why = "each home address goes to the --server with the longest PREFIX that it is in"
-            click.echo(f"Warning: {what}; {why}.", err=True)
+            click.echo(f"Warning: {warning}; {why}.", err=True)
         to = ", ".join(target_name(target) for target in self._targets if target not in idle)
         steps: list[str] = []
         if options.register:

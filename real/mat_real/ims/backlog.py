@@ -51,7 +51,3 @@ class Backlog:
         """Remove those that have waited longest, up to `most`."""
         pop = self._waiting.popitem
         return [pop(last=False)[1] for _ in range(min(most, len(self._waiting)))]
-
-    def clear(self) -> None:
-        """Remove all."""
-        self._waiting.clear()

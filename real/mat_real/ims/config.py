@@ -15,7 +15,6 @@ from mat_real.dns.config import DNS_PORT, ResolverConfig
 from mat_real.ims.zones import Zone
 from mat_real.tables import DnsTable, LogTable, endpoint, text_field
 
-DEFAULT_CONFIG: Final = Path("/etc/mat/ims.toml")
 DEFAULT_CONTROL: Final = "/run/mat/ims.sock"
 METRICS_PORT: Final = 9628
 

@@ -18,7 +18,7 @@ from mat.effects import EventKind
 from mat_real.ims.tallies import BOUNDS, CODES, DNS, GAUGES, REQUESTS, TYPES, Name, Tallies
 
 _SIMPLE: Final = (
-    ("overflowed", "Times that the backlog was full and datagrams were left to the kernel"),
+    ("overflowed", "Times that a socket was not read because the backlog was full"),
     ("repeated", "Datagrams that took the place of the request they repeat, which still waited"),
     ("undelivered", "Datagrams that the kernel did not take"),
     ("store_unavailable", "Requests for which the store was not available"),

@@ -24,10 +24,11 @@ from mat.address import format_address
 from mat.ims_record import RecordError, from_text
 from mat_files.errors import InputError
 from mat_real.control import listen
-from mat_real.datagrams import bind
+from mat_real.datagrams import bind, receive_buffer
 from mat_real.dns import DnsError, Responder
 from mat_real.ims.clock import remembered
 from mat_real.ims.config import Configuration, MetricsTable, ResponderTable, ServerConfig
+from mat_real.ims.handed_down import hand_down
 from mat_real.ims.metrics import serve_metrics
 from mat_real.ims.status import snapshot
 from mat_real.ims.tallies import Tallies, size
@@ -35,6 +36,7 @@ from mat_real.ims.worker_process import BROKEN, FAILED, Task
 from mat_real.key_file import open_key_file
 from mat_real.keys import load
 from mat_real.logs import set_up
+from mat_real.notify import notify
 from mat_real.store import StoreError
 from mat_real.store.journal import Journal, create
 
@@ -67,6 +69,8 @@ class _Seat:
     restarts: int = 0
     begun: float = 0.0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a process on this seat has served."""
+    serving: bool = False
 
 
 def serve(path: Path | None, overrides: Sequence[str]) -> None:
@@ -75,8 +79,8 @@ def serve(path: Path | None, overrides: Sequence[str]) -> None:
     Raises `ServerError`, `ControlError`, `StoreError`, `DnsError` and
     `mat_files.errors.InputError` if it cannot start.
     """
-    # Until there is somebody to do it; keys and zones are not read yet.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Until there is somebody to hear of a reload, the kernel keeps it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     configuration = Configuration(path, tuple(overrides))
     set_up(configuration.config.log.level, configuration.config.log.format)
     # Workers read the keys; what they would all refuse is better said once, and here.
@@ -127,7 +131,6 @@ def _prepare_journal(store: Path) -> str:
     if not store.exists():
         create(store, int(time.time() * _FRESHNESS_UNITS), remembered("", 0.0))
         _log.info("made a new store", extra={"path": str(store)})
-    _make_private(store)
     journal = Journal(store)
     try:
         kept = journal.meta("clock")
@@ -140,15 +143,14 @@ def _prepare_journal(store: Path) -> str:
     return going_on
 
 
-def _make_private(store: Path) -> None:
-    """A store that was copied back may have become readable for others; its WAL would be, too."""
-    if store.stat().st_mode & 0o077:
-        try:
-            store.chmod(0o600)
-        except OSError as error:
-            what = f"{store}: can be read by others than its owner ({error.strerror})"
-            raise StoreError(f"{what}; mend it with: chmod 600 {store}") from error
-        _log.warning("the store could be read by others; its mode is 0600 now")
+@contextmanager
+def _reloads_kept() -> Generator[None]:
+    """Until the process that is started meanwhile can hear of a reload, the kernel keeps it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 @final
@@ -183,7 +185,7 @@ class _Supervisor:
         os.ftruncate(self._memory, size(workers))
         self._reloaded = os.memfd_create("mat-ims-configuration", 0)
         stack.callback(os.close, self._reloaded)
-        self._hand_down(configuration.text)
+        hand_down(self._reloaded, configuration.text)
         mapped = mmap.mmap(self._memory, size(workers))
         self._tallies = [Tallies(mapped, number) for number in range(workers)]
         self._seats = [self._seat(number) for number in range(workers)]
@@ -215,6 +217,7 @@ class _Supervisor:
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         config = self._configuration.config
         control = await self._control()
         if config.metrics is not None:
@@ -223,16 +226,20 @@ class _Supervisor:
         keepers = [asyncio.create_task(self._keep(seat)) for seat in self._seats]
         ready = asyncio.create_task(self._all_ready())
         stopped = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if not stopped.done():
+        # A keeper ends before it is told to only if something is wrong with it.
+        first = asyncio.FIRST_COMPLETED
+        await asyncio.wait((ready, stopped, *keepers), return_when=first)
+        if ready.done():
             self._announce()
-        await stopped
+            await asyncio.wait((stopped, *keepers), return_when=first)
         ready.cancel()
-        _notify("STOPPING=1")
+        self._stopping.set()
+        notify("STOPPING=1")
         await self._stop(keepers)
         control.close()
         if responder is not None:
             await responder.close()
+        await asyncio.gather(*keepers)
         if self._failed:
             raise ServerError(self._failed)
 
@@ -250,14 +257,15 @@ class _Supervisor:
                 "store": self._configuration.config.store.kind,
             },
         )
-        granted = self._tallies[0]["gauge", "receive_buffer"]
+        sockets = [one for seat in self._seats for one in seat.sockets]
+        granted = min(map(receive_buffer, sockets))
         if granted < ims.receive_buffer:
             _log.warning(
                 "the kernel grants a smaller socket buffer than wanted; bursts may be lost:"
                 " raise net.core.rmem_max, or lower ims.receive_buffer",
                 extra={"wanted": ims.receive_buffer, "granted": granted},
             )
-        _notify("READY=1")
+        notify("READY=1")
 
     async def _keep(self, seat: _Seat) -> None:
         """Have a process on this seat until the server stops."""
@@ -286,8 +294,24 @@ class _Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def _sit(self, seat: _Seat) -> int:
-        """Start a process on the seat and wait for its end; its exit code."""
+        """Start a process on the seat and wait for its end; its exit code. Raises `OSError`."""
+        seat.begun = time.monotonic()
+        loop = asyncio.get_running_loop()
         reader, writer = os.pipe()
+        try:
+            try:
+                process = seat.process = await self._launched(seat, writer)
+            finally:
+                os.close(writer)
+            loop.add_reader(reader, self._said, seat, reader)
+            return await process.wait()
+        finally:
+            seat.process, seat.serving = None, False
+            loop.remove_reader(reader)
+            os.close(reader)
+
+    async def _launched(self, seat: _Seat, ready: int) -> asyncio.subprocess.Process:
+        """A process for the seat; it says through `ready` when it serves."""
         outboxes = [other.outbox.fileno() for other in self._seats if other is not seat]
         task = Task(
             config=str(self._path) if self._path else "",
@@ -299,7 +323,7 @@ class _Supervisor:
             workers=len(self._seats),
             clock=self._clock,
             memory=self._memory,
-            ready=writer,
+            ready=ready,
             sockets=[one.fileno() for one in seat.sockets],
             inbox=seat.inbox.fileno(),
             outboxes=outboxes,
@@ -307,39 +331,28 @@ class _Supervisor:
         inherited = (
             self._memory,
             self._reloaded,
-            writer,
+            ready,
             *task.sockets,
             task.inbox,
             *outboxes,
             *self._lock,
         )
-        seat.begun = time.monotonic()
-        # Until the worker can hear of a reload, the kernel keeps it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        process = seat.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "mat_real.ims.worker_process",
-            task.to_json(),
-            pass_fds=inherited,
-            stdin=asyncio.subprocess.DEVNULL,
-            # Ctrl-C goes to the whole process group of a terminal; here it is for one to hear.
-            process_group=0,
-        )
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-        os.close(writer)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(reader, self._said, seat, reader)
-        try:
-            return await process.wait()
-        finally:
-            seat.process = None
-            loop.remove_reader(reader)
-            os.close(reader)
+        with _reloads_kept():
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "mat_real.ims.worker_process",
+                task.to_json(),
+                pass_fds=inherited,
+                stdin=asyncio.subprocess.DEVNULL,
+                # Ctrl-C goes to a terminal's whole process group; here it is for one to hear.
+                process_group=0,
+            )
 
     def _said(self, seat: _Seat, reader: int) -> None:
         if os.read(reader, 16):
             seat.ready.set()
+            seat.serving = True
         else:
             asyncio.get_running_loop().remove_reader(reader)
 
@@ -366,12 +379,6 @@ class _Supervisor:
         self._reloads.add(begun)
         begun.add_done_callback(self._reloads.discard)
 
-    def _hand_down(self, text: str) -> None:
-        """Let workers have this for the configuration, those that will be started included."""
-        data = text.encode()
-        os.ftruncate(self._reloaded, len(data))
-        os.pwrite(self._reloaded, data, 0)
-
     async def _reload(self) -> None:
         async with self._reloading:
             await self._reload_alone()
@@ -386,7 +393,7 @@ class _Supervisor:
         for what in _fixed(self._start.config, fresh.config):
             _log.warning("%s has changed; that takes a restart", what)
         self._configuration = fresh
-        self._hand_down(fresh.text)
+        hand_down(self._reloaded, fresh.text)
         self._signal(signal.SIGHUP)
         _log.info("reloaded")
 
@@ -401,7 +408,7 @@ class _Supervisor:
             {
                 "pid": seat.process.pid if seat.process else None,
                 "restarts": seat.restarts,
-                "ready": seat.ready.is_set() and seat.process is not None,
+                "ready": seat.serving,
             }
             for seat in self._seats
         ]
@@ -451,14 +458,7 @@ def made_responder(table: ResponderTable) -> Responder:
         responder = Responder(table.zones, records)
     except RecordError as error:
         raise DnsError(f"responder.records: {error}") from error
+    except DnsError as error:
+        what = f"responder.zones: {error}"
+        raise DnsError(f"{what}; write them as 1.10.in-addr.arpa") from error
     return responder
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, if that started us (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one, suppress(OSError):
-        one.connect("\0" + address[1:] if address.startswith("@") else address)
-        one.send(state.encode())

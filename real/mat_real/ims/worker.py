@@ -59,6 +59,8 @@ DIRECT: Final = 4
 SLICE: Final = DIRECT * BATCH
 """Datagrams worked off before the sockets are looked at again."""
 
+AHEAD: Final = 64
+"""Rounds of `DIRECT` batches that are read from one socket before something is worked off."""
 INQUIRY_TIME: Final = 5.0
 """Seconds that the worker waits at its end for what it has asked other IMS and the DNS."""
 
@@ -204,6 +206,7 @@ class Worker:
             self._work_off(self._backlog.take(SLICE))
         # The answers of other IMS, and the time until they are asked again, are still seen to.
         self._working = False
+        self._sources = deque((self._asking,))
         self._rearm()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._no_inquiries.wait(), INQUIRY_TIME)
@@ -259,14 +262,18 @@ class Worker:
         return found, True
 
     def _fill(self, source: DatagramSocket) -> None:
-        """Move datagrams from the kernel's buffer to the backlog, until either has had enough."""
-        more = True
-        while more:
+        """Move datagrams from the kernel's buffer to the backlog, until either has had enough.
+
+        What takes no room there, as repetitions do, could come for ever: there is an end to it.
+        """
+        for _ in range(AHEAD):
             if len(self._backlog) >= self._limit:
                 self._words[_OVERFLOWED] += 1
                 return
             arrived, more = self._read(source, DIRECT)
             self._put_off(arrived)
+            if not more:
+                return
 
     def _put_off(self, arrived: list[Waiting]) -> None:
         """To the backlog, but for what is no message: that is counted, and takes no room."""
@@ -286,8 +293,6 @@ class Worker:
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if self._ending:
-            return
         # The first may take all the room there is: each is the first in its turn.
         self._sources.rotate()
         for one in self._sources:

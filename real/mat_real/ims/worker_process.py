@@ -31,6 +31,7 @@ from mat_real.datagrams import DatagramSocket
 from mat_real.dns import DnsError, Resolver
 from mat_real.ims.clock import clock
 from mat_real.ims.config import Configuration
+from mat_real.ims.handed_down import handed_down
 from mat_real.ims.tallies import DNS, Tallies, size
 from mat_real.ims.worker import Siblings, Ticket, Worker
 from mat_real.ims.zones import zones
@@ -220,8 +221,7 @@ def accepted_by(task: Task, configuration: Configuration) -> Configuration:
 
     What else has changed in the file since the start takes a restart, of the whole server.
     """
-    size_now = os.fstat(task.reloaded).st_size
-    return configuration.reread(os.pread(task.reloaded, size_now, 0).decode())
+    return configuration.reread(handed_down(task.reloaded))
 
 
 def _siblings(task: Task) -> Siblings:

@@ -15,8 +15,6 @@ from mat_real.load.patterns import Plan, at_once
 from mat_real.load.population import LoadError, Population, Target, target_name
 from mat_real.load.volley import Volley
 
-SOCKETS: Final = 64
-"""Sockets for each server."""
 REGISTERING: Final = 200
 """Nodes registered at once before a run: what the smallest usual socket buffer holds. When these
 were answered twice and none of them was accepted, none will be."""
@@ -41,7 +39,7 @@ class Player:
         population: Population,
         targets: Sequence[Target],
         *,
-        sockets: int = SOCKETS,
+        sockets: int = 64,
         seed: int = 1,
         stopped: Callable[[], bool] = never,
         report: Report = nothing,

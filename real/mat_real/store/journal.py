@@ -26,6 +26,7 @@ and a file whose tables are not declared in these very words does not open.
 
 import asyncio
 import fcntl
+import logging
 import os
 import queue
 import sqlite3
@@ -71,6 +72,8 @@ SMALL: Final = 16
 """Updates that are not worth the way to another thread and back, if commits are quick."""
 QUICK: Final = 0.001
 """Seconds for which a commit may keep look-ups waiting."""
+
+_log = logging.getLogger("mat.ims")
 
 _ENTRY: Final = 16 + RECORD.size
 _TABLES: Final = {
@@ -140,6 +143,18 @@ def create(path: Path, floor: int, clock: str) -> None:
         raise StoreError(f"{path}: cannot be made ({error}); {_MEND_DISK}") from error
 
 
+def check_place(path: Path) -> None:
+    """See whether a journal could be opened there, or made. Raises `StoreError`.
+
+    What it holds is not read: that takes a while.
+    """
+    with _refusing(path):
+        if path.exists():
+            _refuse_foreign(path)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(f"nothing can be made in {path.parent}")
+
+
 _OF_DISK: Final = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
@@ -183,6 +198,16 @@ def _is_of_disk(error: Exception) -> bool:
     """Whether something is wrong with where the file is, and not with what it holds."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, OSError) if code is None else code & 0xFF in _OF_DISK
+
+
+def _make_private(path: Path) -> None:
+    """A journal that was copied back may have become readable for others; its WAL would be, too.
+
+    Raises `OSError`.
+    """
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+        _log.warning("%s could be read by others; its mode is 0600 now", path)
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -244,6 +269,7 @@ class Journal:
         """Id of the last row that was read or written."""
         with ExitStack() as opened, _refusing(path):
             _refuse_foreign(path)
+            _make_private(path)
             damaged = damaged_frames(path)
             if damaged:
                 raise StoreError(f"{_wal_of(path)}: {damaged}; {_MEND_FILE}")
