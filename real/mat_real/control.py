@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 TIME_OUT: Final = 5.0
 """Seconds for a daemon to answer."""
@@ -96,4 +96,5 @@ def ask(path: Path, *words: str) -> Any:
         one.connect(str(path))
         one.sendall(json.dumps(words).encode() + b"\n")
         parts = list(iter(lambda: one.recv(65536), b""))
-    return cast(Any, json.loads(b"".join(parts)))
+    found: Any = json.loads(b"".join(parts))
+    return found
