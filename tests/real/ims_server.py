@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeGuard
@@ -36,13 +36,21 @@ START_LIMIT = 30.0
 """Seconds for a server to be ready, on a machine where much else goes on."""
 MAIN = "from mat_cli import main; main()"
 _sequences = itertools.count(1)
+_ports = random.SystemRandom()
 
 
 def free_port() -> int:
-    """A UDP port of 127.0.0.1 and ::1 that nobody used a moment ago."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
-        one.bind(("::", 0))
-        return int(one.getsockname()[1])
+    """A port, UDP and TCP, that nobody uses, and that the kernel gives nobody who asks for any."""
+    while True:
+        port = _ports.randrange(10_000, 32_768)
+        with (
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as datagrams,
+            socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as streams,
+            suppress(OSError),
+        ):
+            datagrams.bind(("::", port))
+            streams.bind(("::", port))
+            return port
 
 
 def key(number: int, home: str) -> Key:

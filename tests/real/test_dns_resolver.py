@@ -571,6 +571,19 @@ def test_nothing_but_garbage_is_a_failure(garbage: Callable[[bytes], bytes], run
     run(body())
 
 
+def test_another_network_means_other_servers_asked_from_another_address(run: Run[Any]) -> None:
+    async def body() -> None:
+        async with fake(silence) as former, fake(record_answer(IMS)) as here:
+            resolver = Resolver(ask(former.server))
+            assert await resolver.servers(HOME) is NotFound.FAILED
+            resolver.use_servers((here.server,), ("::1", "127.0.0.7"))
+            # That the former server was silent says nothing of this one.
+            assert await resolver.servers(HOME) == IMS_AT
+            assert [host for host, _ in here.places] == ["127.0.0.7"]
+
+    run(body())
+
+
 def test_an_answer_from_another_socket_is_not_taken(run: Run[Any]) -> None:
     async def body() -> None:
         async with fake(silence) as asked, fake(silence) as stranger:

@@ -26,6 +26,8 @@ class ResolverConfig:
     """Asked in turn; none: those of /etc/resolv.conf when the resolver is made."""
     timeout: float = 2.0
     """How long one server may take for one answer."""
+    sources: tuple[str, ...] = ()
+    """Own addresses to ask from: the first of a server's family. Without, the kernel chooses."""
     attempts: int = 2
     """How often each server is asked before the DNS counts as silent."""
     dnssec: DnssecMode = "off"

@@ -85,12 +85,12 @@ class Resolver:
         """All that the DNS says of a home address now, past the cache. Raises `ResolutionError`."""
         return await self._lookup.locate(home_address)
 
-    def use_servers(self, servers: tuple[Server, ...]) -> None:
-        """Ask these from now on: the host is in another network. What is known stays known.
+    def use_servers(self, servers: tuple[Server, ...], sources: tuple[str, ...] = ()) -> None:
+        """Ask these from now on, from these own addresses: the host is in another network.
 
-        What the former servers were silent about is forgotten.
+        What is known stays known; what the former servers were silent about is forgotten.
         """
-        self._config = replace(self._config, servers=servers)
+        self._config = replace(self._config, servers=servers, sources=sources)
         self._lookup = Lookup(self._config, self.counters, self._clock)
         silent = [home for home, (_, answer) in self._cache.items() if answer is NotFound.FAILED]
         for home_address in silent:

@@ -118,14 +118,19 @@ class Upstream:
     async def _exchange(self, query: QueryMessage, server: Server) -> QueryMessage:
         address, port = server
         family = dns.inet.af_for_address(address)
+        source = self._source(address)
         udp: Any = await cast(Any, self._backend).make_socket(
-            family, socket.SOCK_DGRAM, destination=server
+            family,
+            socket.SOCK_DGRAM,
+            source=(source, 0) if source is not None else None,
+            destination=server,
         )
         async with udp:
             answer, _ = await dns.asyncquery.udp_with_fallback(
                 query,
                 address,
                 port=port,
+                source=source,
                 ignore_unexpected=True,
                 ignore_errors=True,
                 udp_sock=udp,
@@ -133,6 +138,12 @@ class Upstream:
             )
         assert isinstance(answer, QueryMessage)
         return answer
+
+    def _source(self, server: str) -> str | None:
+        """The own address to ask a server from; None leaves that to the kernel."""
+        family = dns.inet.af_for_address(server)
+        fit = (own for own in self._config.sources if dns.inet.af_for_address(own) == family)
+        return next(fit, None)
 
 
 def _complaint(answer: QueryMessage) -> str:

@@ -32,7 +32,7 @@ from mat_real.ims.handed_down import hand_down
 from mat_real.ims.metrics import serve_metrics
 from mat_real.ims.status import snapshot
 from mat_real.ims.tallies import Tallies, size
-from mat_real.ims.worker_process import BROKEN, FAILED, Task
+from mat_real.ims.worker_process import BROKEN, FAILED, KEPT, Task
 from mat_real.key_file import open_key_file
 from mat_real.keys import load
 from mat_real.logs import set_up
@@ -144,13 +144,13 @@ def _prepare_journal(store: Path) -> str:
 
 
 @contextmanager
-def _reloads_kept() -> Generator[None]:
-    """Until the process that is started meanwhile can hear of a reload, the kernel keeps it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+def _signals_kept() -> Generator[None]:
+    """Until the process that is started meanwhile can hear of them, the kernel keeps signals."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, KEPT)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, KEPT)
 
 
 @final
@@ -337,7 +337,7 @@ class _Supervisor:
             *outboxes,
             *self._lock,
         )
-        with _reloads_kept():
+        with _signals_kept():
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -345,8 +345,6 @@ class _Supervisor:
                 task.to_json(),
                 pass_fds=inherited,
                 stdin=asyncio.subprocess.DEVNULL,
-                # Ctrl-C goes to a terminal's whole process group; here it is for one to hear.
-                process_group=0,
             )
 
     def _said(self, seat: _Seat, reader: int) -> None:

@@ -52,6 +52,8 @@ FAILED: Final = 1
 """Exit code of a worker that cannot begin; it has said why."""
 BROKEN: Final = 70
 """Exit code of a worker to which something happened that nobody expected."""
+KEPT: Final = frozenset((signal.SIGHUP, signal.SIGINT))
+"""Signals that a worker is started with blocked, until it can hear of them."""
 _PR_SET_PDEATHSIG: Final = 1
 
 _log = logging.getLogger("mat.ims")
@@ -257,7 +259,7 @@ async def _run(task: Task, configuration: Configuration) -> None:
     threading.excepthook = _die_with_thread
     wanted = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, wanted.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, KEPT)
     process = _Process(task, configuration)
     await process.begin()
     reloads: set[asyncio.Task[None]] = set()
@@ -283,6 +285,8 @@ def main() -> int:
     """Be a worker; the exit code."""
     task = Task(**json.loads(sys.argv[1]))
     _die_with(task.supervisor)
+    # Ctrl-C goes to the whole terminal; the supervisor says when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         path = Path(task.config) if task.config else None
         configuration = Configuration(path, tuple(task.overrides), task.text)
