@@ -1,5 +1,5 @@
-# Everything made here goes into .venv/ and build/; no target needs root or a compiler, but tests of
-# the node's dataplane are skipped without: they need NetfilterQueue, which is compiled.
+# Everything made here goes into .venv/ and build/; no target needs root or a compiler. Without root,
+# tests with network namespaces are skipped.
 # `make` lists the targets. Each sets up what it needs, once, and again when a lock has changed.
 
 PYTHON ?= python3
@@ -42,8 +42,12 @@ demo: $(VENV)/done-run $(VENV)/done-project ## set up and run the handover study
 ims: $(VENV)/done-ims $(VENV)/done-project ## set up what the mapping server and its tools need
 	@echo '. $(BIN)/activate puts mat on the path; then: mat ims serve --help'
 
+.PHONY: real
+real: $(VENV)/done-real $(VENV)/done-project ## set up what a node needs, beside what make ims does
+	@echo '. $(BIN)/activate puts mat on the path; then: mat node run --help'
+
 .PHONY: test
-test: $(VENV)/done-dev $(VENV)/done-real $(VENV)/done-project ## set up, lint, check the types, run the tests
+test: $(VENV)/done-dev $(VENV)/done-project ## set up, lint, check the types, run the tests
 	$(SAY) 'ruff: lint and format'
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check
@@ -93,25 +97,13 @@ $(VENV)/done-python:
 # run.txt is part of the others, with the same pins: they share an environment in any order.
 $(VENV)/done-run: requirements/run.txt
 $(VENV)/done-ims: requirements/ims.txt
+$(VENV)/done-real: requirements/real.txt
 $(VENV)/done-dev: requirements/dev.txt
 $(VENV)/done-fuzz: requirements/fuzz.txt
-$(VENV)/done-run $(VENV)/done-ims $(VENV)/done-dev $(VENV)/done-fuzz: $(VENV)/done-%: | $(VENV)/done-python
+$(VENV)/done-run $(VENV)/done-ims $(VENV)/done-real $(VENV)/done-dev $(VENV)/done-fuzz: $(VENV)/done-%: | $(VENV)/done-python
 	$(SAY) 'packages of requirements/$*.txt (a minute or two, the first time)'
 	@PYTHONUNBUFFERED=1 $(PIP) install --require-hashes --only-binary :all: -r requirements/$*.txt | $(NAMES)
 	@touch $@ $(VENV)/done-run
-
-# NetfilterQueue has no wheels. Where it cannot be built, what needs it is skipped, and tried again
-# the next time.
-NETFILTER_QUEUE := /usr/include/libnetfilter_queue/libnetfilter_queue.h
-$(VENV)/done-real: requirements/real.txt | $(VENV)/done-dev
-	@if [[ -e $(NETFILTER_QUEUE) ]] && command -v cc >/dev/null; then \
-	    echo '==> packages of requirements/real.txt'; \
-	    PYTHONUNBUFFERED=1 $(PIP) install --require-hashes --no-build-isolation \
-	        --only-binary :all: --no-binary netfilterqueue -r requirements/real.txt | $(NAMES); \
-	    touch $@; \
-	else \
-	    echo '==> no libnetfilter-queue-dev, or no cc: tests of the dataplane will be skipped'; \
-	fi
 
 # Editable, and built by the hatchling of the lock: nothing is fetched.
 $(VENV)/done-project: pyproject.toml mat/__init__.py | $(VENV)/done-run
@@ -123,17 +115,17 @@ $(VENV)/done-project: pyproject.toml mat/__init__.py | $(VENV)/done-run
 
 # Keeps the pins that pyproject.toml still allows; `make lock UPGRADE=--upgrade` moves all to the newest.
 UPGRADE ?=
-COMPILE = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
-	--only-binary :all: --no-binary netfilterqueue --generate-hashes --no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
+COMPILE = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --no-build \
+	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .PHONY: lock
 lock: $(VENV)/done-python ## resolve requirements/*.txt anew (UPGRADE=--upgrade for newer versions)
 	@$(PIP) install --quiet uv==$(UV_VERSION)
-	$(SAY) 'requirements/run.txt, ims.txt, dev.txt, real.txt, fuzz.txt'
+	$(SAY) 'requirements/run.txt, ims.txt, real.txt, dev.txt, fuzz.txt'
 	@$(COMPILE) -o requirements/run.txt pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/ims.txt -c requirements/run.txt --extra ims pyproject.toml requirements/build.in
-	@$(COMPILE) -o requirements/dev.txt -c requirements/ims.txt --extra ims --extra dev pyproject.toml requirements/build.in
-	@$(COMPILE) -o requirements/real.txt -c requirements/dev.txt --extra real pyproject.toml requirements/build.in
+	@$(COMPILE) -o requirements/real.txt -c requirements/ims.txt --extra real pyproject.toml requirements/build.in
+	@$(COMPILE) -o requirements/dev.txt -c requirements/real.txt --extra real --extra dev pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/fuzz.txt -c requirements/dev.txt --extra fuzz pyproject.toml requirements/build.in
 	@! grep -n '://' requirements/*.txt
 

@@ -16,6 +16,7 @@ from mat_files.errors import shown
 
 DOCUMENT: Final = Path(__file__).parent / "protocol.md"
 IMS_DOCUMENT: Final = Path(__file__).parent / "ims.md"
+NODE_DOCUMENT: Final = Path(__file__).parent / "node.md"
 _MARK: Final = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 _WRITTEN: Final = {"ims.listen": '`["[::]:49628"]`'}
 """Defaults that the code has in another form than the file."""
@@ -26,16 +27,22 @@ def refreshed(text: str) -> str:
     return _MARK.sub(lambda match: match[1] + _PARTS[match[2]]() + match[3], text)
 
 
-def _configuration() -> str:
-    return "".join(f"{line}\n" for line in _fields())
-
-
-def _fields() -> Iterator[str]:
+def _ims_configuration() -> str:
     # Here, for the tests of the core read only the protocol's parts.
     from mat_real.ims.config import ServerConfig
 
+    return "".join(f"{line}\n" for line in _fields(ServerConfig))
+
+
+def _node_configuration() -> str:
+    from mat_real.node.config import NodeConfig
+
+    return "".join(f"{line}\n" for line in _fields(NodeConfig))
+
+
+def _fields(configuration: type[Any]) -> Iterator[str]:
     yield from ("| field | default | meaning |", "| --- | --- | --- |")
-    for table, field in ServerConfig.model_fields.items():
+    for table, field in configuration.model_fields.items():
         model: Any = next(iter(get_args(field.annotation)), field.annotation)
         if not hasattr(model, "model_fields"):
             yield f"| `{table}.NAME` | | {_meaning(field)} |"
@@ -70,13 +77,14 @@ _PARTS: Final[dict[str, Callable[[], str]]] = {
     "peer": lambda: f"```mermaid\n{diagram(PEER)}```\n",
     "registration": lambda: f"```mermaid\n{diagram(REGISTRATION)}```\n",
     "refusals": _refusals,
-    "ims.configuration": _configuration,
+    "ims.configuration": _ims_configuration,
+    "node.configuration": _node_configuration,
 }
 
 
 def main() -> None:
     """Renew the documents."""
-    for document in (DOCUMENT, IMS_DOCUMENT):
+    for document in (DOCUMENT, IMS_DOCUMENT, NODE_DOCUMENT):
         document.write_text(refreshed(document.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -77,7 +77,11 @@ class NodeRef:
         Raises `subprocess.CalledProcessError`.
         """
         entered = ["nsenter", f"--net={self.path}", "--", *command]
-        return subprocess.run(entered, check=True, capture_output=True, text=True).stdout
+        try:
+            return subprocess.run(entered, check=True, capture_output=True, text=True).stdout
+        except subprocess.CalledProcessError as error:
+            error.add_note(error.stderr)
+            raise
 
 
 def create(name: str) -> NodeRef:

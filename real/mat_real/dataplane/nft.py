@@ -1,0 +1,83 @@
+"""Commands to the kernel's packet filter: nftables by its library, iptables by its programs."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any, Final, final
+
+from mat_real.dataplane import DataplaneError
+
+_FORBIDDEN: Final = "Operation not permitted"
+
+
+@final
+class Nft:
+    """nftables, in the network namespace that this was made in."""
+
+    __slots__ = ("_library",)
+
+    def __init__(self) -> None:
+        """Raises `DataplaneError` when the library is not there."""
+        try:
+            import nftables
+
+            self._library = nftables.Nftables()
+        except (ImportError, OSError) as error:
+            what = f"nftables cannot be used ({error})"
+            mend = "install libnftables1 (of nftables), and pip-nftables (pip install '.[real]')"
+            raise DataplaneError(f"{what}: {mend}") from error
+        self._library.set_json_output(True)
+
+    def run(self, commands: str) -> None:
+        """Do all of these, or none. Raises `DataplaneError`."""
+        self._do(commands)
+
+    def read(self, command: str) -> Iterator[dict[str, Any]]:
+        """The objects that a `list` command lists."""
+        output = self._do(command)
+        return iter(json.loads(output)["nftables"] if output else ())
+
+    def _do(self, commands: str) -> str:
+        code, output, errors = self._library.cmd(commands)
+        if code:
+            raise _refused(errors.strip().splitlines(), commands)
+        return output
+
+
+def _refused(errors: list[str], commands: str) -> DataplaneError:
+    said = next((line for line in errors if "rror" in line), f"error in {commands[:60]!r}")
+    what = f"the kernel's nftables refused ({said})"
+    if _FORBIDDEN in said:
+        return DataplaneError(f"{what}: that takes root, or CAP_NET_ADMIN")
+    mend = "it takes a kernel with NF_TABLES, NFT_SOCKET and NFT_FIB"
+    return DataplaneError(f"{what}: {mend}; what stands is shown by `nft list ruleset`")
+
+
+def iptables(program: str, lines: str = "") -> str:
+    """Run `iptables-save` or `iptables-restore` of a family. Raises `DataplaneError`."""
+    try:
+        # The program is one of four; nothing of the command comes from outside.
+        done = subprocess.run(  # noqa: S603
+            [program, "--noflush", "--wait", "5"] if lines else [program],
+            input=lines,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        what = f"{program} cannot be run ({error.strerror})"
+        raise DataplaneError(f"{what}: install iptables, in the path of root") from error
+    if done.returncode:
+        raise _not_queued(program, done.stderr.strip())
+    return done.stdout
+
+
+def _not_queued(program: str, said: str) -> DataplaneError:
+    first = said.splitlines()[0] if said else "no reason given"
+    what = f"{program} cannot send packets to the queue ({first})"
+    if "ermission denied" in said or "must be root" in said:
+        return DataplaneError(f"{what}: that takes root, or CAP_NET_ADMIN")
+    return DataplaneError(
+        f"{what}: it takes a kernel with NETFILTER_XT_TARGET_NFQUEUE, NETFILTER_XT_MATCH_MARK "
+        "and NETFILTER_XT_MATCH_SOCKET"
+    )

@@ -1,0 +1,177 @@
+"""Streams of probes between two nodes, and what they say about interruption and loss.
+
+Interruption and loss are those of docs/results.md, as in the simulator.
+"""
+
+import sys
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+
+from mat_files.scenario import Scenario
+from mat_real.lab import probe
+from mat_real.lab.errors import LabError
+from mat_real.lab.plan import IpAddress, Node, Plan
+from mat_real.lab.programs import Program, stop_all
+
+if TYPE_CHECKING:
+    from mat_real.lab.lab import Lab
+
+Family: TypeAlias = Literal[4, 6]
+Direction: TypeAlias = Literal["up", "down"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Packets of one direction: when each was sent, and when it was delivered, None if never, s.
+
+    In order of sending; `spacing` is the regular time between two, s.
+    """
+
+    sent: tuple[float, ...]
+    delivered: tuple[float | None, ...]
+    spacing: float
+
+    def interruption(self, begin: float, end: float) -> float:
+        """The longest time without a delivery from `begin` to `end`, less the spacing, s."""
+        times = sorted(time for time in self.delivered if time is not None)
+        first, last = bisect_right(times, begin), bisect_left(times, end)
+        before = times[first - 1] if first else begin
+        after = times[last] if last < len(times) else end
+        edges = [before, *times[first:last], max(before, after)]
+        return max(0.0, max(b - a for a, b in pairwise(edges)) - self.spacing)
+
+    def losses(self, begin: float, end: float) -> int:
+        """Packets never delivered, from the last one delivered before `begin` up to `end`."""
+        arrived = [i for i, time in enumerate(self.delivered) if time is not None and time < begin]
+        first = arrived[-1] + 1 if arrived else 0
+        window = zip(self.sent[first:], self.delivered[first:], strict=True)
+        return sum(sent <= end and delivered is None for sent, delivered in window)
+
+    def first_delivery(self, sent_from: float) -> float | None:
+        """When the first packet sent from this time on was delivered; None if none was, s."""
+        at = bisect_left(self.sent, sent_from)
+        times = [time for time in self.delivered[at:] if time is not None]
+        return min(times, default=None)
+
+
+@final
+class Stream:
+    """Probes between a node and a peer, both ways, until `stop`."""
+
+    __slots__ = ("_ends", "_logs", "_spacing", "node", "peer")
+
+    def __init__(self, lab: "Lab", node: str, peer: str, options: "StreamOptions") -> None:
+        """Started by `Lab.probe`."""
+        self.node = node
+        self.peer = peer
+        self._spacing: dict[Direction, float] = {"up": options.up, "down": options.down}
+        port = probe.PORT + next(lab.ports)
+        there = options.to if options.to is not None else _address(lab.plan.node(peer), options)
+        self._logs = {
+            name: lab.folder_of(name) / f"probes-{node}-{peer}-{port}.log" for name in (node, peer)
+        }
+        shared = [f"--family={options.family}", f"--port={port}", f"--size={options.size}"]
+        # The peer is there before the first probe comes; without a home address to send to, it
+        # answers to where the probes come from.
+        back = _home(lab.plan.node(node), options)
+        ends = ((peer, options.down, back), (node, options.up, str(there)))
+        self._ends: list[Program] = []
+        for name, interval, to in ends:
+            command = [
+                sys.executable,
+                "-S",
+                "-P",
+                probe.__file__,
+                *shared,
+                f"--interval={interval}",
+            ]
+            command += [f"--log={self._logs[name]}", *([f"--peer={to}"] if to else [])]
+            self._ends.append(lab.start(name, command, f"probe-{port}.out"))
+            self._ends[-1].wait_for(probe.READY)
+
+    def stop(self) -> None:
+        """End both ends."""
+        stop_all(self._ends)
+
+    def flow(self, direction: Direction) -> Flow:
+        """What was sent and delivered in one direction: up is from the node to the peer."""
+        near, far = self._logs[self.node], self._logs[self.peer]
+        sender, receiver = (near, far) if direction == "up" else (far, near)
+        return _flow(sender, receiver, self._spacing[direction])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How probes are sent: every `up` and `down` seconds, 0 for not at all, `size` with headers.
+
+    They go to the peer's home address and, if `home`, to the node's; else to the address that the
+    peer has without MAT, or `to`.
+    """
+
+    up: float = 0.02
+    down: float = 0.02
+    size: int = 200
+    family: Family = 4
+    home: bool = True
+    to: IpAddress | None = None
+
+
+def _home(node: Node, options: StreamOptions) -> str | None:
+    if not options.home:
+        return None
+    if node.home is None:
+        raise LabError(f"{node.name} has no home address: probe with home=False")
+    return str(node.home.of(options.family))
+
+
+def _address(peer: Node, options: StreamOptions) -> str:
+    if (home := _home(peer, options)) is not None:
+        return home
+    if peer.site is None:
+        raise LabError(f"{peer.name} has no address that stays but its home address: give to=…")
+    return str(peer.site.host(1).of(options.family))
+
+
+def _flow(sender: Path, receiver: Path, spacing: float) -> Flow:
+    sent = {int(fields[1]): float(fields[2]) for fields in _lines(sender, "s")}
+    delivered = {int(fields[1]): float(fields[3]) for fields in _lines(receiver, "r")}
+    numbers: Sequence[int] = sorted(sent)
+    return Flow(
+        tuple(sent[number] for number in numbers),
+        tuple(delivered.get(number) for number in numbers),
+        spacing,
+    )
+
+
+_FIELDS: Final = {"s": 3, "r": 4}
+
+
+def _lines(path: Path, kind: str) -> list[list[str]]:
+    """The whole lines of a kind in a log that may be written at this moment."""
+    text = path.read_text().rpartition("\n")[0] if path.exists() else ""
+    lines = [line.split() for line in text.splitlines()]
+    return [fields for fields in lines if fields[0] == kind and len(fields) == _FIELDS[kind]]
+
+
+def traffic(lab: "Lab", scenario: Scenario, *, home: bool) -> Iterator[Stream]:
+    """Start the streams of a scenario's traffic (docs/scenario.md)."""
+    wanted, family = scenario.traffic, scenario.nodes.family
+    up, down = (1 / rate if rate else 0.0 for rate in (wanted.up, wanted.down))
+    options = StreamOptions(up, down, wanted.size, family, home)
+    for node, peer in _pairs(lab.plan, scenario):
+        yield Stream(lab, node, peer, options)
+
+
+def _pairs(plan: Plan, scenario: Scenario) -> Iterator[tuple[str, str]]:
+    mobile = [node.name for node in plan.nodes if node.mobile]
+    fixed = [node.name for node in plan.nodes if not node.mobile and node.home is not None]
+    if scenario.traffic.pairs == "mobile":
+        yield from zip(mobile[::2], mobile[1::2], strict=False)
+    elif scenario.traffic.pairs == "correspondent":
+        yield from ((node, fixed[i % len(fixed)]) for i, node in enumerate(mobile))

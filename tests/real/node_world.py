@@ -1,0 +1,226 @@
+"""A small world of namespaces with real daemons: MN, CN, a plain host, IMS with DNS, a router."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mat.address import parse_address
+from mat.authentication import Key
+from mat_real.control import ask
+from mat_real.namespaces import NodeRef, namespaces
+from tests.real.ims_server import MAIN, wait_until, write_keys
+
+_worlds = itertools.count(1)
+
+HOMES = {"mn": ("10.1.0.1", "fd10:1::1"), "cn": ("10.2.0.1", "fd10:2::1")}
+NETS = {"a": 1, "b": 2, "c": 3, "p": 4, "d": 5, "i": 9}
+"""Access networks of MN (a, b), of CN (c, d), that of the plain host, that of the IMS."""
+IMS = "192.168.9.2"
+PLAIN = ("192.168.4.2", "fd00:4::2")
+
+
+def address(net: str, host: int, *, ipv6: bool = False) -> str:
+    """An address of a network."""
+    return f"fd00:{NETS[net]}::{host:x}" if ipv6 else f"192.168.{NETS[net]}.{host}"
+
+
+@dataclass
+class World:
+    """Five hosts, and the programs on them."""
+
+    folder: Path
+    hosts: dict[str, NodeRef]
+    stack: ExitStack
+    daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    # ---- hosts ---------------------------------------------------------------------------------
+
+    def ip(self, host: str, *lines: str) -> None:
+        """Commands of ip(8) in a namespace."""
+        ref = self.hosts[host]
+        self.folder.joinpath("batch").write_text("\n".join(lines) + "\n")
+        ref.run("ip", "-batch", self.folder / "batch")
+
+    def run(self, host: str, *command: str) -> str:
+        """Run a program on a host to its end; what it printed."""
+        return self.hosts[host].run(*command)
+
+    def start(self, host: str, *command: str, log: str = "") -> subprocess.Popen[bytes]:
+        """Start a program that ends with the world at the latest."""
+        out: Any = subprocess.DEVNULL
+        if log:
+            out = self.stack.enter_context((self.folder / log).open("wb"))
+        started = self.hosts[host].popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        self.stack.callback(_end, started)
+        return started
+
+    def attach(self, host: str, interface: str, net: str, number: int, metric: int = 100) -> None:
+        """Give an interface addresses of a network in both families, and a way out."""
+        self.ip(host, *self.addresses(interface, net, number, metric))
+
+    @staticmethod
+    def addresses(interface: str, net: str, number: int, metric: int = 100) -> list[str]:
+        """The commands of `attach`."""
+        four, six = address(net, number), address(net, number, ipv6=True)
+        router, router6 = address(net, 1), address(net, 1, ipv6=True)
+        return [
+            f"addr add {four}/24 dev {interface}",
+            f"addr add {six}/64 dev {interface} nodad",
+            f"route replace default via {router} dev {interface} metric {metric}",
+            f"route replace default via {router6} dev {interface} metric {metric}",
+        ]
+
+    def detach(self, host: str, interface: str) -> None:
+        """Take its addresses from an interface."""
+        self.ip(host, f"addr flush dev {interface} scope global")
+
+    # ---- daemons -------------------------------------------------------------------------------
+
+    def start_ims(self) -> None:
+        """The IMS of both nodes, with the DNS."""
+        keys = [
+            Key(number, b"the secret of a node " + bytes((64 + number,)), parse_address(home))
+            for number, home in enumerate((h for both in HOMES.values() for h in both), 1)
+        ]
+        write_keys(self.folder / "keys", keys)
+        for name, own in (("mn", keys[:2]), ("cn", keys[2:])):
+            write_keys(self.folder / f"{name}.key", own)
+        (self.folder / "ims.toml").write_text(
+            f"""[ims]
+zones = ["10.1.0.0/16", "10.2.0.0/16", "fd10:1::/32", "fd10:2::/32"]
+keys = "keys"
+control = "ims.sock"
+[store]
+path = "ims.store"
+[dns]
+servers = ["{IMS}"]
+[responder]
+listen = "{IMS}:53"
+zones = ["10.in-addr.arpa", "168.192.in-addr.arpa", "0.1.d.f.ip6.arpa", "0.0.d.f.ip6.arpa"]
+records = {{"10.1.0.0/16" = "10 49628 {IMS}", "10.2.0.0/16" = "10 49628 {IMS}",
+  "fd10:1::/32" = "10 49628 {IMS}", "fd10:2::/32" = "10 49628 {IMS}"}}
+""".replace("\n  ", " ")
+        )
+        config = str(self.folder / "ims.toml")
+        self.daemons["ims"] = self._daemon("ims", "ims", "serve", "--config", config)
+        self._wait_for("ims", lambda: bool(ask(self.folder / "ims.sock", "status")["workers"]))
+        wait_until(lambda: "serving" in self.log("ims"))
+
+    def start_node(self, host: str, *overrides: str) -> None:
+        """The daemon of MN or CN; it is running, and registered where it has addresses."""
+        config = self.folder / f"{host}.toml"
+        config.write_text(
+            f"""[node]
+key = "{host}.key"
+control = "{host}.sock"
+[dns]
+servers = ["{IMS}"]
+"""
+        )
+        more = [word for override in overrides for word in ("--set", override)]
+        self.daemons[host] = self._daemon(host, "node", "run", "--config", str(config), *more)
+        self._wait_for(host, lambda: self.status(host)["pid"] > 0)
+
+    def _daemon(self, host: str, *words: str) -> subprocess.Popen[bytes]:
+        return self.start(host, sys.executable, "-c", MAIN, *words, log=f"{host}.log")
+
+    def _wait_for(self, host: str, condition: Callable[[], bool]) -> None:
+        def ready() -> bool:
+            if self.daemons[host].poll() is not None:
+                raise AssertionError(self.log(host))
+            try:
+                return condition()
+            except (OSError, ValueError):
+                return False
+
+        wait_until(ready)
+
+    def status(self, host: str) -> dict[str, Any]:
+        """What a node's daemon says of itself."""
+        found: dict[str, Any] = ask(self.folder / f"{host}.sock", "status")
+        return found
+
+    def registered(self, host: str) -> list[list[str]]:
+        """The registered mobile addresses of a node, by family."""
+        return [home["registered"] for home in self.status(host)["homes"]]
+
+    def registers(self, host: str, *addresses: Sequence[str]) -> None:
+        """Wait until a node has registered these, by family."""
+        wanted = [list(one) for one in addresses]
+        wait_until(lambda: self.registered(host) == wanted)
+
+    def log(self, host: str) -> str:
+        """What a daemon has logged so far."""
+        return (self.folder / f"{host}.log").read_text()
+
+    def kill(self, host: str) -> None:
+        """Kill -9 a daemon."""
+        self.daemons[host].kill()
+        self.daemons[host].wait()
+
+    def stop(self, host: str) -> int:
+        """Stop a daemon as systemd would; the exit code."""
+        self.daemons[host].send_signal(signal.SIGTERM)
+        return self.daemons[host].wait(30)
+
+
+@contextmanager
+def world(folder: Path) -> Generator[World]:
+    """Hosts and links, and the IMS running; CN is attached, MN is not."""
+    prefix = f"mat-w{next(_worlds)}-{os.getpid()}"
+    names = ("mn", "cn", "plain", "ims", "r")
+    with ExitStack() as stack:
+        refs = stack.enter_context(namespaces(*(f"{prefix}-{name}" for name in names)))
+        made = World(folder, dict(zip(names, refs, strict=True)), stack)
+        _link(made)
+        made.start_ims()
+        yield made
+
+
+def _link(made: World) -> None:
+    """One veth for each network, and the router's addresses."""
+    links = {"a": ("mn", "w0"), "b": ("mn", "w1"), "c": ("cn", "w0"), "p": ("plain", "w0")}
+    links |= {"d": ("cn", "w1"), "i": ("ims", "w0")}
+    router = made.hosts["r"]
+    for net, (host, interface) in links.items():
+        there = made.hosts[host].path.name
+        made.ip(
+            "r",
+            f"link add name r{net} type veth peer name {interface} netns {there}",
+            f"addr add {address(net, 1)}/24 dev r{net}",
+            f"addr add {address(net, 1, ipv6=True)}/64 dev r{net} nodad",
+            f"link set r{net} up",
+        )
+        made.ip(host, f"link set {interface} up")
+    for setting in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+        router.run("sysctl", "-qw", f"{setting}=1")
+    for host, net in (("cn", "c"), ("plain", "p"), ("ims", "i")):
+        made.attach(host, "w0", net, 2)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+            return
+        process.kill()
+        process.wait()
+
+
+def eventually(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether a condition comes true within so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,6 @@
+from collections.abc import Iterator
+from typing import Any
+
+class MarshalRtnl:
+    def __init__(self) -> None: ...
+    def parse(self, data: bytes) -> Iterator[Any]: ...
