@@ -40,6 +40,8 @@ class World:
     hosts: dict[str, NodeRef]
     stack: ExitStack
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    before: str = ""
+    """Python that daemons carry out before they begin, to have something go wrong."""
 
     # ---- hosts ---------------------------------------------------------------------------------
 
@@ -130,7 +132,8 @@ servers = ["{IMS}"]
         self._wait_for(host, lambda: self.status(host)["pid"] > 0)
 
     def _daemon(self, host: str, *words: str) -> subprocess.Popen[bytes]:
-        return self.start(host, sys.executable, "-c", MAIN, *words, log=f"{host}.log")
+        command = f"{self.before}\n{MAIN}"
+        return self.start(host, sys.executable, "-c", command, *words, log=f"{host}.log")
 
     def _wait_for(self, host: str, condition: Callable[[], bool]) -> None:
         def ready() -> bool:

@@ -203,3 +203,30 @@ def test_a_path_that_dies_behind_its_link_is_left_and_taken_again(tmp_path: Path
 def test_the_documentation_has_the_configuration_as_it_is() -> None:
     text = NODE_DOCUMENT.read_text(encoding="utf-8")
     assert refreshed(text) == text
+
+
+BROKEN = """
+from mat_real.node.daemon import Daemon
+def broken(*_): raise RuntimeError("on purpose")
+Daemon._look_at_use = broken
+import mat_real.node.daemon as daemon
+daemon.USED_INTERVAL = 5.0
+"""
+
+
+def test_a_daemon_to_which_something_unexpected_happens_leaves_all_to_its_successor(
+    tmp_path: Path,
+) -> None:
+    with world(tmp_path) as made:
+        made.attach("mn", "w0", "a", 2)
+        made.start_node("cn")
+        made.before = BROKEN
+        made.start_node("mn")
+        assert ping(made, "mn", CN[0], 1) == 1
+        assert made.daemons["mn"].wait(30) == 70
+        assert "on purpose" in made.log("mn")
+        assert ping(made, "mn", CN[0]) == 3
+        made.before = ""
+        made.start_node("mn")
+        made.registers("mn", *([one] for one in A))
+        assert ping(made, "mn", CN[0]) == 3

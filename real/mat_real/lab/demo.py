@@ -14,6 +14,7 @@ from mat_real.control import ask
 from mat_real.lab.errors import LabError
 from mat_real.lab.lab import Lab
 from mat_real.lab.plan import Quality
+from mat_real.lab.programs import require
 from mat_real.lab.simple import simple_plan
 
 RATE: Final = 100e6
@@ -34,6 +35,7 @@ Move = tuple[float, str, Callable[[], object]]
 
 def play(folder: Path, say: Callable[[str], None]) -> None:
     """Build the lab, download, move, compare. Raises `LabError` if anything is not as it should."""
+    require({"curl": "curl"})
     quality = Quality(Constant(DELAY), rate=RATE)
     plan = simple_plan(dict.fromkeys("ABC", quality), plain=())
     with Lab(plan, folder) as lab:

@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Literal, Self, final
+from typing import Any, Final, Literal, Self, final
 
 from pyroute2 import IPRoute
 
@@ -62,7 +62,7 @@ from mat_real.lab.measure import Measured, check
 from mat_real.lab.moves import Move
 from mat_real.lab.plan import IpAddress, Node, Pair, Plan
 from mat_real.lab.play import Played, play
-from mat_real.lab.programs import Program, stop_all
+from mat_real.lab.programs import Program, require, stop_all
 from mat_real.lab.services import (
     DHCP_READY,
     DNS_READY,
@@ -79,6 +79,16 @@ from mat_real.lab.state import Claim, batch, namespaces_of, netns, remove_namesp
 from mat_real.lab.streams import Stream, StreamOptions, traffic
 from mat_real.lab.wire import READY, without_offloads
 from mat_real.namespaces import NodeRef
+
+PROGRAMS: Final = {
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "ping": "iputils-ping",
+    "tc": "iproute2",
+}
+"""What a lab starts, and the packages of Debian that bring it."""
+PROGRAMS_OF_NODES: Final = {"iptables": "iptables", "nft": "nftables"}
 
 
 @final
@@ -128,6 +138,7 @@ class Lab:
 
     def build(self) -> None:
         """Make the namespaces, wire them, start the DHCP servers. What fails leaves nothing."""
+        require(PROGRAMS)
         claim = Claim()
         self.name = claim.name
         """The lab's name, which its namespaces' names begin with."""
@@ -356,6 +367,7 @@ class Lab:
 
     def start_node(self, name: str) -> Program:
         """Start the MAT daemon of a node, `mat node run`, and wait until it serves."""
+        require(PROGRAMS_OF_NODES)
         command = [*MAT, "node", "run", f"--config={self.node_config(name)}"]
         program = self.start(name, command, "node.log")
         program.wait_for(NODE_READY)

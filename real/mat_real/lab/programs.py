@@ -1,9 +1,10 @@
 """Programs in the nodes of a lab: started, watched, ended by their pid."""
 
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, final
@@ -17,6 +18,18 @@ START_TIME: Final = 30.0
 _LOOK: Final = 0.005
 _TAIL: Final = 2000
 """Characters of a log that an error shows."""
+
+
+def require(packages: Mapping[str, str]) -> None:
+    """See that programs are there; `packages` says which package of Debian brings each.
+
+    Raises `LabError` with all that are missing.
+    """
+    missing = [name for name in packages if shutil.which(name) is None]
+    if missing:
+        install = " ".join(sorted({packages[name] for name in missing}))
+        what = f"not installed, or not on the path: {' '.join(missing)}"
+        raise LabError(f"{what}; mend it with: sudo apt install {install}")
 
 
 @final

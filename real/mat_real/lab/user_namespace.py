@@ -26,4 +26,6 @@ def enter_user_namespace() -> None:
         mend = "kernel.unprivileged_userns_clone, user.max_user_namespaces or AppArmor forbid them"
         raise LabError(f"{what}: {mend}; run as root instead")
     again = [sys.executable, *sys.orig_argv[1:]]
+    # Where Debian keeps the programs that configure networks, and users have no path to.
+    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     os.execvp(_UNSHARE[0], [*_UNSHARE, "sh", "-c", _PREPARE, "sh", *again])  # noqa: S606  # meant

@@ -37,6 +37,9 @@ from mat_real.uplinks import Home, MobileAddress, Uplinks
 _NOWHERE: Final[DnsServer] = ("127.0.0.1", DNS_PORT)
 """Whom to ask before there is a name server: nobody answers there, or a local one does."""
 
+BROKEN: Final = 70
+"""Exit code after something that nobody expected."""
+
 _log = logging.getLogger("mat.node")
 
 
@@ -58,6 +61,7 @@ def run(configuration: Configuration) -> None:
 async def _run(configuration: Configuration) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_die)
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stop.set)
     async with AsyncExitStack() as stack:
@@ -65,6 +69,19 @@ async def _run(configuration: Configuration) -> None:
         node.announce()
         await stop.wait()
         notify("STOPPING=1")
+
+
+def _die(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """End at once over what nobody expected, as though killed.
+
+    A daemon that went on would be in nobody knows which state; in the kernel connections go on, and
+    the successor takes them over.
+    """
+    error = context.get("exception")
+    found = error if isinstance(error, BaseException) else None
+    _log.critical("the node ends: %s", context.get("message"), exc_info=found)
+    logging.shutdown()
+    os._exit(BROKEN)
 
 
 @final
