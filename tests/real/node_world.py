@@ -117,7 +117,7 @@ records = {{"10.1.0.0/16" = "10 49628 {IMS}", "10.2.0.0/16" = "10 49628 {IMS}",
         wait_until(lambda: "serving" in self.log("ims"))
 
     def start_node(self, host: str, *overrides: str) -> None:
-        """The daemon of MN or CN; it is running, and registered where it has addresses."""
+        """The daemon of MN or CN, with the IMS up; it is running and registered."""
         config = self.folder / f"{host}.toml"
         config.write_text(
             f"""[node]
@@ -129,7 +129,7 @@ servers = ["{IMS}"]
         )
         more = [word for override in overrides for word in ("--set", override)]
         self.daemons[host] = self._daemon(host, "node", "run", "--config", str(config), *more)
-        self._wait_for(host, lambda: self.status(host)["pid"] > 0)
+        self._wait_for(host, lambda: self.is_registered(host))
 
     def _daemon(self, host: str, *words: str) -> subprocess.Popen[bytes]:
         command = f"{self.before}\n{MAIN}"
@@ -159,6 +159,12 @@ servers = ["{IMS}"]
         """Wait until a node has registered these, by family."""
         wanted = [list(one) for one in addresses]
         wait_until(lambda: self.registered(host) == wanted)
+
+    def is_registered(self, host: str) -> bool:
+        """Whether all of a node's homes are registered at all of its addresses."""
+        return all(
+            home["registered"] == home["addresses"] != [] for home in self.status(host)["homes"]
+        )
 
     def log(self, host: str) -> str:
         """What a daemon has logged so far."""

@@ -155,7 +155,8 @@ def test_nodes_and_ims_attach_to_hosts_that_somebody_else_made(tmp_path: Path) -
         finally:
             for daemon in (mn, ims):
                 daemon.terminate()
-        assert [daemon.wait(30) for daemon in (mn, ims)] == [0, 0]
+            ends = [daemon.wait(30) for daemon in (mn, ims)]
+        assert ends == [0, 0]
 
 
 @pytest.mark.parametrize(
