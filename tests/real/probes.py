@@ -62,8 +62,11 @@ class Stream:
         return max(b - a for a, b in zip(self.times, self.times[1:], strict=False))
 
     def lost(self) -> int:
-        """Probes before the last that came which did not."""
-        return max(self.numbers) + 1 - len(set(self.numbers))
+        """Probes between the first and the last that came which did not.
+
+        Those before the first may have been sent before there was a receiver.
+        """
+        return max(self.numbers) - min(self.numbers) + 1 - len(set(self.numbers))
 
 
 if __name__ == "__main__":
