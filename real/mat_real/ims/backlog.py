@@ -42,7 +42,8 @@ class Backlog:
         waiting = self._waiting
         before = len(waiting)
         for one in arrived:
-            name = one.source, one.peer, one.datagram[:_HEADER]
+            source, datagram, peer, _ = one
+            name = source, peer, datagram[:_HEADER]
             known = waiting.get(name)
             waiting[name] = one if known is None else one._replace(since=known.since)
         return before + len(arrived) - len(waiting)

@@ -77,6 +77,7 @@ _REPEATED: Final = INDEX[("repeated",)]
 _UNAVAILABLE: Final = INDEX[("store_unavailable",)]
 _KEY: Final = 17
 _SHORTEST: Final = 8
+_new: Final = tuple.__new__
 _KINDS: Final = frozenset(Type)
 
 
@@ -256,7 +257,8 @@ class Worker:
         for _ in range(batches):
             arrived = source.receive()
             now = self._now()
-            found += [Waiting(source, datagram, peer, now) for datagram, peer in arrived]
+            # Half the time that calling the class takes, of which this is the most frequent use.
+            found += [_new(Waiting, (source, datagram, peer, now)) for datagram, peer in arrived]
             if len(arrived) < source.batch:
                 return found, False
         return found, True
@@ -277,7 +279,7 @@ class Worker:
 
     def _put_off(self, arrived: list[Waiting]) -> None:
         """To the backlog, but for what is no message: that is counted, and takes no room."""
-        messages = [one for one in arrived if _may_be_a_message(one.datagram)]
+        messages = [one for one in arrived if _may_be_a_message(one[1])]
         if len(messages) < len(arrived):
             for one in arrived:
                 if not _may_be_a_message(one.datagram):
