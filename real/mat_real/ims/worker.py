@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final, Protocol, assert_never, final
+from typing import Final, Protocol, assert_never, cast, final
 
 from mat.address import UNSPECIFIED, Address
 from mat.authentication import KeyRing
@@ -49,7 +49,7 @@ from mat.registrations import (
     unpack,
 )
 from mat.server import MappingServer, Responsible
-from mat_real.datagrams import BATCH, SLOT, DatagramSocket, bind
+from mat_real.datagrams import BATCH, SLOT, DatagramSocket, Peer, bind
 from mat_real.ims.backlog import Backlog, Waiting
 from mat_real.ims.tallies import ANSWERS, EVENTS, INDEX, MALFORMED, RECEIVED, SENT, Tallies
 from mat_real.store import Found, Store, StoreEffect, StoreError, Written
@@ -77,7 +77,8 @@ _REPEATED: Final = INDEX[("repeated",)]
 _UNAVAILABLE: Final = INDEX[("store_unavailable",)]
 _KEY: Final = 17
 _SHORTEST: Final = 8
-_new: Final = tuple.__new__
+_Make = Callable[[type[Waiting], tuple[DatagramSocket, bytes, Peer, float]], Waiting]
+_new = cast(_Make, tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 _KINDS: Final = frozenset(Type)
 
 
