@@ -13,7 +13,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet, Raw
 
 from mat.address import Address, parse_address
-from mat.translation import insert_muo, read_addresses, translate
+from mat.rewriting import rewriting
+from mat.translation import Refusal, insert_muo, read_addresses, translate
 
 HOME: Final = {4: ("192.0.2.1", "198.51.100.2"), 6: ("2001:db8:1::1", "2001:db8:2::2")}
 MOBILE: Final = {
@@ -54,6 +55,15 @@ EACH: Final = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES.ke
 def test_translate(benchmark: BenchmarkFixture, sample: Sample) -> None:
     translated = benchmark(translate, sample.packet, *sample.addresses)
     assert isinstance(translated, bytes)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "ICMP error"])
+def test_rewriting(benchmark: BenchmarkFixture, name: str) -> None:
+    packet, addresses = SAMPLES[name]
+    before = read_addresses(packet)
+    assert not isinstance(before, Refusal)
+    rewritten = benchmark(rewriting(*before[:2], *addresses), packet)
+    assert rewritten == translate(packet, *addresses)
 
 
 @EACH
