@@ -6,7 +6,7 @@ from typing import Final, final
 import numpy as np
 
 from mat.address import Address
-from mat_sim.measure import FloatArray
+from mat_files.measure import FloatArray
 
 UP: Final = "up"
 DOWN: Final = "down"

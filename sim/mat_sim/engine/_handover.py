@@ -6,9 +6,9 @@ from typing import Final, final
 from mat.address import Address, format_address
 from mat.node import MobileNode
 from mat.states import PeerState, RegistrationState
+from mat_files.measure import interruption, losses
 from mat_sim.engine._flow import DOWN, UP, Flow
 from mat_sim.engine._network import Link
-from mat_sim.measure import interruption, losses
 
 COMPLETED: Final = "completed"
 SUPERSEDED: Final = "superseded"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mat_sim.measure import interruption, losses
+from mat_files.measure import interruption, losses
 
 NAN = float("nan")
 SENT = np.arange(0.0, 1.0, 0.1)

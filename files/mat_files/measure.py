@@ -1,6 +1,6 @@
 """Interruption and loss around a handover, from when packets were sent and delivered.
 
-These functions are the definition; the simulator and the namespace lab use the same. A flow is one
+These functions are the definition, for the simulator and the namespace lab alike. A flow is one
 direction between two nodes: arrays of equal length, in order of sending, with the time of sending
 and the time of delivery to the application, NaN for a packet that never arrived.
 """
