@@ -17,7 +17,8 @@ pytestmark = needs_root
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab(simple_plan(["A", "a-network-with-a-long-name"])) as made:
+    # "l" might be taken for a word of ip(8)'s.
+    with Lab(simple_plan(["A", "a-network-with-a-long-name", "l"])) as made:
         yield made
 
 
@@ -187,7 +188,8 @@ def test_the_dns_of_a_lab_knows_the_ims_and_these_know_the_keys_of_the_nodes() -
         mat = [sys.executable, "-c", "from mat_cli import main; main()"]
         for home, ims in (("10.1.0.1", 0), ("2001:db8:1::1", 0), ("10.2.0.1", 1)):
             found = lab.run("CN", *mat, "dns", "lookup", home, "--server", "192.0.2.53")
-            assert all(str(address) in found for address in lab.plan.ims[ims].address)
+            known = [str(one) for one in lab.plan.ims[ims].address if str(one) in found]
+            assert known == [str(lab.plan.ims[ims].address.of(6 if ":" in home else 4))]
         status = lab.run(
             "IMS_MN", *mat, "ims", "status", "--json", "--control", lab.control("IMS_MN")
         )

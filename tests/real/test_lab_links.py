@@ -47,6 +47,7 @@ def test_a_lab_is_measured_and_is_what_was_asked_for(lab: Lab) -> None:
     assert found["narrow"].out == pytest.approx(4e6, rel=0.15)
     assert found["narrow"].back == pytest.approx(4e6, rel=0.15)
     assert 0.01 < found["varying"].rtt < 0.04
+    assert found["varying"].jitter > 0.003 > found["slow"].jitter
     assert found["DNS"].rtt < 0.002
     assert lab.checked
 
@@ -97,6 +98,7 @@ def replace_wire(lab: Lab, name: str, quality: Quality) -> None:
         ("slow", Quality(Constant(0.002)), r"link slow: a round trip of 20\.00 ms was asked for"),
         ("slow", Quality(Constant(0.03)), r"link slow: a round trip of 20\.00 ms was asked for"),
         ("lossy", Quality(Constant(0.005)), r"link lossy: a loss of 10\.00% each way .* and 0 of"),
+        ("varying", Quality(Constant(0.011)), r"link varying: round trips whose middle half spans"),
     ],
 )
 def test_a_link_that_is_not_as_asked_for_is_refused(
@@ -124,16 +126,19 @@ def test_a_rate_that_is_gone_is_noticed_when_it_is_read_back(lab: Lab) -> None:
 
 def test_what_was_measured_is_judged_by_what_was_asked_for() -> None:
     for quality, found, complaint in (
-        (NARROW, Measured("A", 0.0001, 0, 40, 4.4e6, 3.7e6), ""),
-        (NARROW, Measured("A", 0.0001, 0, 40, 4e6, 3.2e6), "4 Mbit/s back .* 3.2 Mbit/s"),
-        (NARROW, Measured("A", 0.0001, 0, 40, 9e6, 4e6), "4 Mbit/s out .* 9 Mbit/s"),
-        (SLOW, Measured("A", 0.0215, 0, 40), ""),
-        (SLOW, Measured("A", 0.0245, 0, 40), "20.00 ms was asked for, and 24.50 ms"),
-        (SLOW, Measured("A", 0.0197, 0, 40), "20.00 ms was asked for, and 19.70 ms"),
-        (SLOW, Measured("A", 0.02, 0.025, 40), "0.00% each way .* and 1 of 40"),
-        (Quality(), Measured("A", math.inf, 1, 40), "0.00 ms was asked for, and inf ms"),
-        (Quality(Exponential(0.01)), Measured("A", 0.027, 0, 40), ""),
-        (Quality(Exponential(0.01)), Measured("A", 0.005, 0, 40), "and 5.00 ms is there"),
+        (NARROW, Measured("A", 0.0001, 0, 0, 40, 4.4e6, 3.7e6), ""),
+        (NARROW, Measured("A", 0.0001, 0, 0, 40, 4e6, 3.2e6), "4 Mbit/s back .* 3.2 Mbit/s"),
+        (NARROW, Measured("A", 0.0001, 0, 0, 40, 9e6, 4e6), "4 Mbit/s out .* 9 Mbit/s"),
+        (SLOW, Measured("A", 0.0215, 0.001, 0, 40), ""),
+        (SLOW, Measured("A", 0.0245, 0, 0, 40), "20.00 ms was asked for, and 24.50 ms"),
+        (SLOW, Measured("A", 0.0197, 0, 0, 40), "20.00 ms was asked for, and 19.70 ms"),
+        (SLOW, Measured("A", 0.0215, 0.005, 0, 40), "spans 0.00 ms .* and 5.00 ms is there"),
+        (SLOW, Measured("A", 0.02, 0, 0.025, 40), "0.00% each way .* and 1 of 40"),
+        (Quality(), Measured("A", math.inf, math.inf, 1, 40), "0.00 ms was .* and inf ms"),
+        (Quality(Exponential(0.01)), Measured("A", 0.027, 0.015, 0, 40), ""),
+        (Quality(Exponential(0.01)), Measured("A", 0.005, 0.015, 0, 40), "and 5.00 ms is there"),
+        (Quality(Exponential(0.01)), Measured("A", 0.02, 0.005, 0, 40), "middle half .* 5.00 ms"),
+        (Quality(Exponential(0.01)), Measured("A", 0.02, 0.05, 0, 40), "middle half .* 50.00 ms"),
     ):
         said = "\n".join(_differences(link(quality), found))
         assert bool(said) is bool(complaint), said

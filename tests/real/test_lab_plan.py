@@ -129,9 +129,9 @@ def test_servers_and_nodes_read_the_configurations_that_are_written_for_them(
     ims = ImsConfiguration(path).config
     assert ims.ims.zones[1] == (parse_address("2001:db8:1::"), 48)
     assert ims.dns.servers == (("192.0.2.53", 53), ("2001:db8:7f00:2::53", 53))
-    path.write_text(node_config(plan, plan.node("MN"), tmp_path / "node.sock"))
+    path.write_text(node_config(plan, plan.node("MN"), tmp_path / "node.sock", dhcp=True))
     assert NodeConfiguration(path).config.node.dhcp == ("eth0", "eth1")
-    path.write_text(node_config(plan, plan.node("CN"), tmp_path / "node.sock"))
+    path.write_text(node_config(plan, plan.node("CN"), tmp_path / "node.sock", dhcp=True))
     assert NodeConfiguration(path).config.node.dhcp == ()
 
 
@@ -149,8 +149,8 @@ def test_a_link_that_a_process_impairs_is_two_pairs_that_meet_in_the_air() -> No
     wired = Layout(plan, full, {"B"}).batches()
     (_, core), (_, air), *_ = wired
     here, there = "B address 02:00:00:10:00:01", "core address 02:00:00:11:00:01"
-    assert f"link add {here} type veth peer name {there} netns lab-B" not in core
-    assert f"link add {here} type veth peer name wire1.core netns lab-air" in core
-    assert f"link add wire1.out type veth peer name {there} netns lab-B" in air
+    assert f"link add name {here} type veth peer name {there} netns lab-B" not in core
+    assert f"link add name {here} type veth peer name wire1.core netns lab-air" in core
+    assert f"link add name wire1.out type veth peer name {there} netns lab-B" in air
     assert not any("wire" in line for line in plain["air"])
     assert [link.name for link in uplinks(plan)][:4] == ["A", "B", "C", "IMS_MN"]

@@ -36,7 +36,9 @@ print(sys.argv[1:], open("/proc/self/uid_map").read().split())
 with Lab(simple_plan({"A": Quality(Constant(0.003), rate=1e7)})) as lab:
     lab.attach("MN", "A")
     lab.configure("MN")
+    recording = lab.capture("DNS", lab.folder / "dns.pcap", what="icmp")
     print(lab.run("MN", "ping", "-c1", "192.0.2.53"))
+    print(recording.stop(), (lab.folder / "dns.pcap").stat().st_size > 200)
     lab.check()
 print(os.listdir("/run/netns"), os.listdir("/run/mat-lab"))
 """
@@ -81,6 +83,7 @@ def test_a_lab_stands_in_a_user_namespace_without_any_privilege(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert f"['an argument'] ['0', '{NOBODY}', '1']" in done.stdout
     assert "1 received" in done.stdout
+    assert "\n0 True\n" in done.stdout
     assert done.stdout.endswith("[] []\n")
 
 

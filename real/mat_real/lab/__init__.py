@@ -14,6 +14,7 @@ from mat_real.lab.moves import Move
 from mat_real.lab.plan import Plan, Quality
 from mat_real.lab.play import Played
 from mat_real.lab.programs import Program
+from mat_real.lab.recording import Recording, Transmission
 from mat_real.lab.simple import simple_plan
 from mat_real.lab.state import Leftover, leftovers, remove_leftovers
 from mat_real.lab.streams import Flow, Stream
@@ -30,7 +31,9 @@ __all__ = [
     "Played",
     "Program",
     "Quality",
+    "Recording",
     "Stream",
+    "Transmission",
     "WireReport",
     "enter_user_namespace",
     "handover_rows",

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from mat_files.distributions import Constant
 from mat_real.control import ask
 from mat_real.lab.errors import LabError
-from mat_real.lab.lab import Lab
+from mat_real.lab.lab import PROGRAMS, PROGRAMS_OF_NODES, Lab
 from mat_real.lab.plan import Quality
 from mat_real.lab.programs import require
 from mat_real.lab.simple import simple_plan
@@ -34,11 +35,14 @@ Move = tuple[float, str, Callable[[], object]]
 
 
 def play(folder: Path, say: Callable[[str], None]) -> None:
-    """Build the lab, download, move, compare. Raises `LabError` if anything is not as it should."""
-    require({"curl": "curl"})
+    """Build the lab, download, move, compare; logs go to `folder`.
+
+    Raises `LabError` if anything is not as it should.
+    """
+    require({"curl": "curl"} | PROGRAMS | PROGRAMS_OF_NODES)
     quality = Quality(Constant(DELAY), rate=RATE)
     plan = simple_plan(dict.fromkeys("ABC", quality), plain=())
-    with Lab(plan, folder) as lab:
+    with TemporaryDirectory(prefix="mat-lab-") as files, Lab(plan, folder) as lab:
         say("networks A, B and C, two mapping servers, the DNS, MN and CN: as network namespaces")
         lab.start_servers()
         for node in ("MN", "CN"):
@@ -46,11 +50,11 @@ def play(folder: Path, say: Callable[[str], None]) -> None:
         lab.attach("MN", "A")
         _wait(lambda: _registered(lab, "MN") and _registered(lab, "CN"), "a node is not registered")
         say(f"MN is in A, registered at {' '.join(_registered(lab, 'MN'))}; the download begins")
-        _download(lab, folder, say)
+        _download(lab, Path(files), say)
 
 
-def _download(lab: Lab, folder: Path, say: Callable[[str], None]) -> None:
-    source, copy = folder / "www" / "file", folder / "copy"
+def _download(lab: Lab, files: Path, say: Callable[[str], None]) -> None:
+    source, copy = files / "www" / "file", files / "copy"
     source.parent.mkdir()
     with source.open("wb") as file:
         for _ in range(SIZE >> 20):

@@ -1,17 +1,17 @@
 """The table of handovers (docs/results.md), from what can be seen from outside of the nodes.
 
 That is: when links came and went (the lab did it), when addresses were configured (the kernel says
-so), and when probes were sent and arrived. Registration and notices are not seen from outside:
-`register` and `notify` are empty, and `first_packet` counts from the address. A handover is
-complete when a probe that was sent after the address was configured has arrived in each direction,
-with each peer. Times are seconds of this machine, whatever speed the scenario was played at.
+so), what was sent and arrived (it was recorded), and when applications sent and got probes. When a
+part of a handover counts as done is said in `mat_real.lab.parts`. Times are seconds of this
+machine, whatever speed the scenario was played at.
 """
 
 import csv
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, final
@@ -20,9 +20,11 @@ import mat
 from mat_files.results import Provenance, Results, write_files
 from mat_files.scenario import Scenario
 from mat_real.lab.moves import Move
+from mat_real.lab.parts import NodeRecord, Times, Way, ways_of
 from mat_real.lab.plan import IpAddress, Plan
 from mat_real.lab.play import Played
-from mat_real.lab.streams import Direction, Flow, Stream
+from mat_real.lab.streams import Direction, Stream
+from mat_real.lab.tables import Sent
 
 MOVES: Final = "moves.csv"
 _DIRECTIONS: Final[tuple[Direction, ...]] = ("up", "down")
@@ -48,10 +50,12 @@ def write_results(
 ) -> list[Path]:
     """Write the tables of a run, and `moves.csv`: what was done to the links, and how late.
 
-    Returns the files. Raises `ResultsError`.
+    While the lab is there. Returns the files. Raises `ResultsError`, and `LabError` if packets were
+    missed when they were recorded.
     """
-    rows = handover_rows(scenario, plan, played, streams)
-    written = Results.build(_provenance(scenario), rows, (), ()).write(directory)
+    sent = _sent(scenario, plan, played)
+    tables = _rows(scenario, sent, streams), sent.message_rows(), sent.ims_rows()
+    written = Results.build(_provenance(scenario), *tables).write(directory)
     write_files(directory, {MOVES: _moves(played).encode()})
     return [*written, directory / MOVES]
 
@@ -59,27 +63,26 @@ def write_results(
 def handover_rows(
     scenario: Scenario, plan: Plan, played: Played, streams: Sequence[Stream]
 ) -> list[dict[str, object]]:
-    """The rows of the table, by node and time."""
-    seen = _Seen(plan, played, scenario.nodes.family)
+    """The rows of the table, by node and time; when, and what it raises, as `write_results`."""
+    return _rows(scenario, _sent(scenario, plan, played), streams)
+
+
+def _sent(scenario: Scenario, plan: Plan, played: Played) -> Sent:
+    return Sent.during(plan, played, scenario.nodes.family, time.monotonic())
+
+
+def _rows(scenario: Scenario, sent: Sent, streams: Sequence[Stream]) -> list[dict[str, object]]:
+    family = scenario.nodes.family
+    seen = _Seen(sent.plan, sent.played, family)
     rows: list[dict[str, object]] = []
-    for node in (node.name for node in plan.nodes if node.mobile):
-        flows = [one for stream in streams for one in _flows(stream, node) if one[1].spacing]
+    for node in (node.name for node in sent.plan.nodes if node.mobile):
+        ways, record = list(ways_of(streams, node)), NodeRecord(sent, node, family)
         peers = sum(node in (stream.node, stream.peer) for stream in streams)
-        moves = [move for move in played.moves if move.node == node]
+        moves = [move for move in sent.played.moves if move.node == node]
         for ordinal, one in enumerate(_handovers(moves), 1):
-            row = _Row(seen, node, one, flows).cells()
+            row = _Row(seen, node, one, ways, record).cells()
             rows.append({"run": 0, "node": node, "ordinal": ordinal, "peers": peers, **row})
     return rows
-
-
-def _flows(stream: Stream, node: str) -> Iterator[tuple[Direction, Flow]]:
-    """The flows of a stream by direction, up being away from this node."""
-    if node == stream.node:
-        yield "up", stream.flow("up")
-        yield "down", stream.flow("down")
-    elif node == stream.peer:
-        yield "up", stream.flow("down")
-        yield "down", stream.flow("up")
 
 
 # ---- which handovers there were ------------------------------------------------------------------
@@ -159,11 +162,14 @@ class _Seen:
 
     def address(self, node: str, network: str, since: float) -> tuple[float, IpAddress] | None:
         """The address that a node had on a network at this time or got next, and since when, s."""
-        pool = self._plan.network(network).pool
+        pool, interface = self._plan.network(network).pool, self._interface(node, network, since)
         held: tuple[float, IpAddress] | None = None
         for change in self.played.addresses:
             address = change.address
             if change.node != node or address.version != self._family:
+                continue
+            # An IPv6 address outlives its link.
+            if interface is not None and change.interface != interface:
                 continue
             if address not in (pool.ipv4 if address.version == 4 else pool.ipv6):
                 continue
@@ -171,6 +177,15 @@ class _Seen:
                 break
             held = (max(since, change.time), address) if change.present else None
         return held
+
+    def _interface(self, node: str, network: str, at: float) -> str | None:
+        """By which interface a node was attached to a network last; None if before the run."""
+        found = [
+            f"eth{move.interface}"
+            for move in self.played.moves
+            if (move.node, move.network, move.act) == (node, network, "attach") and move.time <= at
+        ]
+        return found[-1] if found else None
 
 
 @final
@@ -181,7 +196,8 @@ class _Row:
     seen: _Seen
     node: str
     handover: _Handover
-    flows: Sequence[tuple[Direction, Flow]]
+    ways: Sequence[Way]
+    record: NodeRecord
 
     def cells(self) -> dict[str, object]:
         one, played = self.handover, self.seen.played
@@ -191,7 +207,7 @@ class _Row:
         if address is not None and address[0] > limit:
             address = None
         before = self.seen.address(self.node, one.old, one.begin)
-        complete = None if address is None else self._complete(address[0], limit)
+        times = self.record.times(self.ways, *address, limit) if address else Times()
         return {
             "from_network": one.old,
             "to_network": one.new,
@@ -199,27 +215,17 @@ class _Row:
             "to_moa": str(address[1]) if address else None,
             "kind": "soft" if address and one.old_gone > address[0] else "hard",
             "time": one.begin - played.begin,
-            **self._parts(address[0] if address else None, complete),
-            **self._traffic(limit if complete is None else complete),
-            "outcome": self._outcome(complete),
+            **self._parts(times),
+            **self._traffic(limit if times.complete is None else times.complete),
+            "outcome": self._outcome(times),
         }
 
-    def _complete(self, configured: float, limit: float) -> float | None:
-        """When the handover was complete, s; None if it was not by `limit`."""
-        complete = configured
-        for _, flow in self.flows:
-            first = flow.first_delivery(configured)
-            if first is None or first > limit:
-                return None
-            complete = max(complete, first)
-        return complete
-
-    def _outcome(self, complete: float | None) -> str:
-        if complete is not None:
+    def _outcome(self, times: Times) -> str:
+        if times.complete is not None:
             return "completed"
         return "superseded" if self.handover.limit <= self.seen.played.end else "unfinished"
 
-    def _parts(self, configured: float | None, complete: float | None) -> dict[str, object]:
+    def _parts(self, times: Times) -> dict[str, object]:
         one, move = self.handover, self.handover.attached
         parts: dict[str, float | None] = {"away": 0.0}
         if move is not None:
@@ -228,21 +234,29 @@ class _Row:
             if move.detect is not None:
                 parts["detect"] = move.detect
                 parts["associate"] = max(0.0, move.time - reach - move.detect)
-            parts["address"] = None if configured is None else configured - move.time
-        if complete is not None and configured is not None and self.flows:
-            parts["first_packet"] = complete - configured
+            parts["address"] = _between(move.time, times.configured)
+        parts["register"] = _between(times.configured, times.registered)
+        parts["notify"] = _between(times.registered, times.notified)
+        if times.complete is not None:
+            before = times.notified or times.registered or times.configured
+            first = _between(before, times.first)
+            parts["first_packet"] = None if first is None else max(0.0, first)
         done = [part for part in parts.values() if part is not None]
-        return {**parts, "total": sum(done) if complete is not None else None}
+        return {**parts, "total": sum(done) if times.complete is not None else None}
 
     def _traffic(self, end: float) -> dict[str, object]:
         cells: dict[str, object] = {}
         for direction in _DIRECTIONS:
-            flows = [flow for way, flow in self.flows if way == direction]
+            flows = [way.flow for way in self.ways if way.direction == direction]
             if flows:
                 begin = self.handover.begin
                 cells[f"interruption_{direction}"] = max(f.interruption(begin, end) for f in flows)
                 cells[f"lost_{direction}"] = sum(f.losses(begin, end) for f in flows)
         return cells
+
+
+def _between(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else end - begin
 
 
 # ---- files ---------------------------------------------------------------------------------------

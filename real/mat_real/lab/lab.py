@@ -18,6 +18,7 @@ import atexit
 import itertools
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -33,6 +34,7 @@ from pyroute2 import IPRoute
 from mat_files.attachment import Action
 from mat_files.mobility import Mobility
 from mat_files.scenario import Scenario
+from mat_real.lab import recorder
 from mat_real.lab.errors import LabError
 from mat_real.lab.impairment import (
     WireReport,
@@ -63,6 +65,7 @@ from mat_real.lab.moves import Move
 from mat_real.lab.plan import IpAddress, Node, Pair, Plan
 from mat_real.lab.play import Played, play
 from mat_real.lab.programs import Program, require, stop_all
+from mat_real.lab.recording import FILE, WANTED, Recording
 from mat_real.lab.services import (
     DHCP_READY,
     DNS_READY,
@@ -88,7 +91,7 @@ PROGRAMS: Final = {
     "tc": "iproute2",
 }
 """What a lab starts, and the packages of Debian that bring it."""
-PROGRAMS_OF_NODES: Final = {"iptables": "iptables", "nft": "nftables"}
+PROGRAMS_OF_NODES: Final = {"nft": "nftables"}
 
 
 @final
@@ -113,6 +116,8 @@ class Lab:
         self._netlink: IPRoute
         self._indexes: dict[str, int] = {}
         self._keys_issued = False
+        self._serving = False
+        self._recording: Recording | None = None
         self.checked = False
         """Whether the links were measured, and found to be what was asked for."""
         self._wires: dict[str, Program] = {}
@@ -306,13 +311,35 @@ class Lab:
         """Record the packets in a node, or of one of its interfaces, into a pcap file.
 
         `what` is a filter as in pcap-filter(7). The recording begins before this returns; `stop` of
-        the program ends it with the file whole, as does the end of the lab. Where tcpdump was built
-        to change its user, as in Debian, it takes root, and no user namespace will do.
+        the program ends it with the file whole, as does the end of the lab.
         """
-        options = ["-Z", "root", "-n", "-U", "--immediate-mode", "-i", interface, "-w", str(path)]
-        program = self.start(name, ["tcpdump", *options, *([what] if what else [])])
-        program.wait_for("listening on")
+        place = (str(self.ref(name).path), interface, str(path.absolute()))
+        return self._start_recorder(name, what, place)
+
+    def _start_recorder(self, name: str, what: str, *places: tuple[str, str, str]) -> Program:
+        command = [sys.executable, "-S", "-P", recorder.__file__, what, *itertools.chain(*places)]
+        program = self.start(name, command, "recorder.log")
+        program.wait_for(recorder.READY)
         return program
+
+    def record(self) -> Recording:
+        """Record the signalling, the DNS and the probes in all hosts from now on, once in a lab.
+
+        What was recorded makes the tables of a run. `play` begins it at the latest; from before the
+        servers start it is whole: then it is known too what each IMS holds.
+        """
+        if self._recording is None:
+            servers = *self.plan.ims, self.plan.dns
+            hosts = [*(node.name for node in self.plan.nodes), *(one.name for one in servers)]
+            files = {host: self.folder_of(host) / FILE for host in hosts}
+            places = [
+                (str(self.ref(host).path), recorder.ANY, str(path)) for host, path in files.items()
+            ]
+            program = self._start_recorder(AIR, WANTED, *places)
+            self._needed.append(program)
+            whole = not self._serving
+            self._recording = Recording(self.plan, program, files, whole=whole)
+        return self._recording
 
     # ---- what serves ---------------------------------------------------------------------------
 
@@ -340,6 +367,7 @@ class Lab:
         if unknown := set(names) - {one.name for one in chosen}:
             raise LabError(f"{', '.join(sorted(unknown))}: no IMS of this lab")
         started: list[Program] = []
+        self._serving = True
         for server in chosen:
             config = self.folder_of(server.name) / "ims.toml"
             config.write_text(ims_config(self.plan, server, self.control(server.name)))
@@ -355,20 +383,26 @@ class Lab:
         """The control socket of an IMS or a MAT node, for `mat ims status`, `mat node status`."""
         return self._sockets / f"{name}.sock"
 
-    def node_config(self, name: str) -> Path:
-        """Write the key and the configuration of a MAT node; the configuration's file."""
+    def node_config(self, name: str, *, dhcp: bool = True) -> Path:
+        """Write the key and the configuration of a MAT node; the configuration's file.
+
+        Without `dhcp` the node asks no DHCP server: its addresses are for others to configure.
+        """
         node = self.plan.node(name)
         if node.home is None:
             raise LabError(f"{name} is a host without MAT in this lab")
         self._issue_keys()
         config = self.folder_of(name) / "node.toml"
-        config.write_text(node_config(self.plan, node, self.control(name)))
+        config.write_text(node_config(self.plan, node, self.control(name), dhcp=dhcp))
         return config
 
-    def start_node(self, name: str) -> Program:
-        """Start the MAT daemon of a node, `mat node run`, and wait until it serves."""
+    def start_node(self, name: str, *, dhcp: bool = True) -> Program:
+        """Start the MAT daemon of a node, `mat node run`, and wait until it serves.
+
+        `dhcp` as for `node_config`.
+        """
         require(PROGRAMS_OF_NODES)
-        command = [*MAT, "node", "run", f"--config={self.node_config(name)}"]
+        command = [*MAT, "node", "run", f"--config={self.node_config(name, dhcp=dhcp)}"]
         program = self.start(name, command, "node.log")
         program.wait_for(NODE_READY)
         self._needed.append(program)

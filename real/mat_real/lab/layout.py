@@ -139,15 +139,15 @@ class Layout:
                 )
 
     def _veth(self, here: str, there: str, namespace: str) -> str:
-        return f"link add {here} type veth peer name {there} netns {self._full[namespace]}"
+        return f"link add name {here} type veth peer name {there} netns {self._full[namespace]}"
 
     def _air(self) -> Iterator[str]:
-        yield "link set lo up"
+        yield "link set dev lo up"
         for link in self._uplinks:
             if link.name in self._wired:
                 inner, outer = link.wires
                 yield self._veth(outer, f"{link.outer} address {link.macs[1]}", link.name)
-                yield from (f"link set {end} up" for end in (inner, outer))
+                yield from (f"link set dev {end} up" for end in (inner, outer))
         for network in self._plan.networks:
             yield from self._bridge(network)
         for node in self._plan.nodes:
@@ -158,22 +158,22 @@ class Layout:
                     yield self._veth(near, end, node.name)
             if node.network is not None:
                 there = bridge(self._plan.network(node.network))
-                yield f"link set {port(node, 0)} master {there} up"
+                yield f"link set dev {port(node, 0)} master {there} up"
 
     def _bridge(self, network: AccessNetwork) -> Iterator[str]:
         name, end = bridge(network), f"router{network.number}"
-        yield f"link add {name} type bridge forward_delay 0 mcast_snooping 0"
+        yield f"link add name {name} type bridge forward_delay 0 mcast_snooping 0"
         yield self._veth(end, "lan", network.name)
-        yield f"link set {end} master {name} up"
-        yield f"link set {name} up"
+        yield f"link set dev {end} master {name} up"
+        yield f"link set dev {name} up"
 
     def _core(self) -> Iterator[str]:
-        yield "link set lo up"
+        yield "link set dev lo up"
         yield f"addr add {SERVERS[1][0x254]}/128 dev lo"
         for link in self._uplinks:
             yield f"addr add {CORE4}/32 dev {link.inner}"
             yield f"addr add {CORE6}/64 dev {link.inner} nodad"
-            yield f"link set {link.inner} up"
+            yield f"link set dev {link.inner} up"
             end = self._plan.everyone[link.name]
             yield from self._core_routes(link.inner, end)
             yield from _neighbours(link.inner, link.macs[1], address_of(end), _FAR)
@@ -192,7 +192,7 @@ class Layout:
             yield f"route add {end.site.ipv6} via {_FAR} dev {interface}"
 
     def _node(self, node: Node) -> Iterator[str]:
-        yield "link set lo up"
+        yield "link set dev lo up"
         if node.site is not None:
             yield from _addresses("eth0", f"{node.site.ipv4[1]}/24", f"{node.site.ipv6[1]}/64")
             yield from _default("eth0", str(node.site.ipv4[SITE_GATEWAY]))
@@ -202,7 +202,7 @@ class Layout:
             yield from _addresses("eth0", f"{moa.ipv4}/{length}", f"{moa.ipv6}/64")
             yield from _default("eth0", str(network.gateway.ipv4))
         else:
-            yield from (f"link set eth{interface} up" for interface in range(node.interfaces))
+            yield from (f"link set dev eth{interface} up" for interface in range(node.interfaces))
 
 
 def address_of(end: AccessNetwork | Server | Node) -> IpAddress:
@@ -223,14 +223,14 @@ def _neighbours(interface: str, mac: str, *addresses: IpAddress | str) -> Iterat
 
 def _router(network: AccessNetwork) -> Iterator[str]:
     length = network.pool.ipv4.prefixlen
-    yield "link set lo up"
+    yield "link set dev lo up"
     yield from _addresses("lan", f"{network.gateway.ipv4}/{length}", f"{network.gateway.ipv6}/64")
     yield f"addr add {CORE6}/64 dev lan nodad"
     yield from _end("core", f"{network.uplink.ipv4}/32", f"{network.uplink.ipv6}/128")
 
 
 def _server(server: Server) -> Iterator[str]:
-    yield "link set lo up"
+    yield "link set dev lo up"
     yield from _end("eth0", f"{server.address.ipv4}/32", f"{server.address.ipv6}/128")
 
 
@@ -245,7 +245,7 @@ def _addresses(interface: str, *addresses: str) -> Iterator[str]:
     for address in (*addresses, f"{_FAR}/64"):
         nodad = " nodad" if ":" in address else ""
         yield f"addr add {address} dev {interface}{nodad}"
-    yield f"link set {interface} up"
+    yield f"link set dev {interface} up"
 
 
 def _default(interface: str, gateway: str) -> Iterator[str]:

@@ -2,21 +2,23 @@
 
 An emulation that silently lacks the delay it was asked for makes wrong results. So every link to
 the core is looked at before a run: its ends are up, its queueing disciplines are those that were
-set, or its process runs; `ping` finds the round trip that the delay makes, and, counted, the loss;
-`iperf3` finds the rate, where one is set. What is not as asked for is refused, all at once.
+set, or its process runs; `ping` finds the round trip that the delay makes, how much it varies, and,
+counted, the loss; `iperf3` finds the rate, where one is set. What is not as asked for is refused,
+all at once.
 
 Refused is what differs, three times in a row, by more than the machine's own disturbances
-(`_SLACK` and 10 % of the time, 15 % of the rate), and what would come of the asked-for values less
-than once in a million runs. So a loss below some 0.5 % is set, but not told from none at all.
+(`_SLACK` and 10 % of the time, 15 % of the rate), what would come of the asked-for values less than
+once in a million runs, and a variation of less than half or more than twice what it should be. So a
+loss below some 0.5 % is set, but not told from none at all.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from statistics import fmean, median, pvariance
+from statistics import fmean, median, pvariance, quantiles
 from typing import TYPE_CHECKING, Any, Final, final
 
 from mat_files.distributions import Constant
@@ -56,12 +58,14 @@ _TIME_OF_PING: Final = re.compile(r"icmp_seq=.* time=([\d.]+) ms")
 class Measured:
     """What was found of a link to the core.
 
-    `rtt` is the mean round trip in seconds, `loss` the part of the round trips that were lost, of
-    `pings`; `out` and `back` the rates towards the core and from it, bit/s, None if not measured.
+    `rtt` is the mean round trip in seconds, `jitter` what its middle half spans; `loss` the part
+    of the round trips that were lost, of `pings`; `out` and `back` the rates towards the core and
+    from it, bit/s, None if not measured.
     """
 
     link: str
     rtt: float
+    jitter: float
     loss: float
     pings: int
     out: float | None = None
@@ -150,8 +154,15 @@ def _measured(lab: "Lab", link: Uplink, ping: Program, count: int) -> Measured:
     ping.wait(120.0)
     counted = [float(time) / 1000 for time in _TIME_OF_PING.findall(ping.text())]
     rtt = fmean(counted) if counted else math.inf
+    spread = _middle_half(counted) if len(counted) > 1 else math.inf
     rates = (None, None) if link.quality.rate is None else _rates(lab, link, link.quality.rate)
-    return Measured(link.name, rtt, 1 - len(counted) / count, count, *rates)
+    return Measured(link.name, rtt, spread, 1 - len(counted) / count, count, *rates)
+
+
+def _middle_half(times: Sequence[float]) -> float:
+    """What the middle half of some times spans: the interquartile range."""
+    first, _, third = quantiles(times)
+    return third - first
 
 
 def _rates(lab: "Lab", link: Uplink, rate: float) -> tuple[float, float]:
@@ -187,6 +198,8 @@ def _differences(link: Uplink, found: Measured) -> Iterator[str]:
     if not asked - tolerance[0] <= found.rtt <= asked + tolerance[1]:
         what = f"a round trip of {asked * 1000:.2f} ms was asked for"
         yield f"{what}, and {found.rtt * 1000:.2f} ms is there"
+    else:
+        yield from _varies_otherwise(link, found)
     lost = round(found.loss * found.pings)
     if not plausible(lost, found.pings, _round_trip(quality.loss)):
         what = f"a loss of {quality.loss:.2%} each way was asked for"
@@ -197,6 +210,15 @@ def _differences(link: Uplink, found: Measured) -> Iterator[str]:
         if abs(rate / (1 - quality.loss) / quality.rate - 1) > _RATE_TOLERANCE:
             what = f"{quality.rate / 1e6:.3g} Mbit/s {name} was asked for"
             yield f"{what}, and {rate / 1e6:.3g} Mbit/s is there"
+
+
+def _varies_otherwise(link: Uplink, found: Measured) -> Iterator[str]:
+    delay, random = link.quality.delay, Random(0)
+    drawn = [delay.sample(random) + delay.sample(random) for _ in range(2000)]
+    asked = _middle_half(drawn)
+    if not asked / 2 <= found.jitter <= 2 * asked + 0.1 * fmean(drawn) + _SLACK:
+        what = f"round trips whose middle half spans {asked * 1000:.2f} ms were asked for"
+        yield f"{what}, and {found.jitter * 1000:.2f} ms is there"
 
 
 def _round_trip_time(link: Uplink, pings: int) -> tuple[float, tuple[float, float]]:

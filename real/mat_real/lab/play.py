@@ -22,6 +22,7 @@ from mat_files.mobility import Mobility, mobility
 from mat_files.scenario import Network, Scenario
 from mat_real.lab.impairment import WireReport
 from mat_real.lab.moves import Act, Move
+from mat_real.lab.recording import Recording
 from mat_real.lab.watch import AddressChange, AddressWatch
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Step:
 class Played:
     """What was played from `begin` to `end`, s of CLOCK_MONOTONIC: moves, changes of addresses.
 
-    `wires` says of the links that processes impair how well these kept up, by name.
+    `wires` says of the links that processes impair how well these kept up, by name; `recording` is
+    what was sent meanwhile, to be read while the lab is there.
     """
 
     begin: float
@@ -63,6 +65,7 @@ class Played:
     moves: tuple[Move, ...]
     addresses: tuple[AddressChange, ...]
     wires: dict[str, WireReport]
+    recording: Recording
 
 
 def steps(scenario: Scenario, events: Iterable[AttachmentEvent]) -> list[Step]:
@@ -139,6 +142,7 @@ async def play(
     moves = moves or mobility(scenario)
     if not lab.checked:
         lab.check()
+    recording = lab.record()
     watch = AddressWatch({node.name: lab.ref(node.name) for node in lab.plan.nodes if node.mobile})
     for link in lab.wired:
         lab.wire_report(link.name)
@@ -154,7 +158,8 @@ async def play(
     lab.check_programs()
     end = time.monotonic()
     wires = {link.name: lab.wire_report(link.name) for link in lab.wired}
-    return Played(begin, end, speed, tuple(lab.moves[before:]), tuple(watch.changes), wires)
+    moved, addresses = tuple(lab.moves[before:]), tuple(watch.changes)
+    return Played(begin, end, speed, moved, addresses, wires, recording)
 
 
 def _do(lab: "Lab", step: Step, begin: float, speed: float) -> None:

@@ -22,11 +22,21 @@ from typing import Final, TextIO, final
 READY: Final = "probing"
 """What it prints when it listens."""
 PORT: Final = 49700
+MOST: Final = 1000
+"""Streams of a lab; each has a port of its own, from `PORT` on."""
 HEADERS: Final = {4: 28, 6: 48}
 """Bytes of IP and UDP headers, by version."""
 _MARK: Final = b"MATP"
 _PROBE: Final = struct.Struct("!4sIq")  # mark, number, time of sending in ns
 _FLUSH: Final = 0.2
+
+
+def number_of(payload: bytes) -> int | None:
+    """The number of a probe; None for a datagram that is none."""
+    if len(payload) < _PROBE.size or payload[:4] != _MARK:
+        return None
+    number: int = _PROBE.unpack_from(payload)[1]
+    return number
 
 
 @final
@@ -76,7 +86,7 @@ class Probe:
         except OSError:
             return
         now = time.monotonic()
-        if len(data) < _PROBE.size or data[:4] != _MARK:
+        if number_of(data) is None:
             return
         if self._follow:
             self._peer = source[:2]

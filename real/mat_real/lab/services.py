@@ -61,11 +61,11 @@ def _reservations(plan: Plan, network: AccessNetwork) -> Iterable[tuple[str, IPv
 def dns_command(plan: Plan) -> list[str]:
     """The command that serves the IMS records of all home addresses."""
     zones = {reverse_zone(zone) for server in plan.ims for zone in server.zones}
+    # Two addresses would count as two replicas, and each be sent every update.
     records = [
-        f"--record={zone}=10 {MAT_PORT} {address}"
+        f"--record={zone}=10 {MAT_PORT} {server.address.of(zone.version)}"
         for server in plan.ims
         for zone in server.zones
-        for address in server.address
     ]
     options = [f"--zone={zone}" for zone in sorted(zones)]
     listen = f"--listen=[::]:{DNS_PORT}"
@@ -101,7 +101,7 @@ def ims_config(plan: Plan, server: Server, control: Path) -> str:
     )
 
 
-def node_config(plan: Plan, node: Node, control: Path) -> str:
+def node_config(plan: Plan, node: Node, control: Path, *, dhcp: bool) -> str:
     """The configuration of a MAT node; its key is beside it."""
     interfaces = [f"eth{interface}" for interface in range(node.interfaces)]
     return _document(
@@ -109,7 +109,7 @@ def node_config(plan: Plan, node: Node, control: Path) -> str:
             "node": {
                 "key": "node.key",
                 "interfaces": interfaces if node.mobile else [],
-                "dhcp": interfaces if node.mobile else [],
+                "dhcp": interfaces if node.mobile and dhcp else [],
                 "control": str(control),
             },
             "dns": {"servers": _dns_servers(plan)},

@@ -1,16 +1,18 @@
 """Streams of probes between two nodes, and what they say about interruption and loss.
 
-Interruption and loss are those of docs/results.md, as in the simulator.
+Interruption and loss are those of `mat_files.measure`, as in the simulator.
 """
 
 import sys
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
+import numpy as np
+
+from mat_files.measure import FloatArray, interruption, losses
 from mat_files.scenario import Scenario
 from mat_real.lab import probe
 from mat_real.lab.errors import LabError
@@ -38,19 +40,11 @@ class Flow:
 
     def interruption(self, begin: float, end: float) -> float:
         """The longest time without a delivery from `begin` to `end`, less the spacing, s."""
-        times = sorted(time for time in self.delivered if time is not None)
-        first, last = bisect_right(times, begin), bisect_left(times, end)
-        before = times[first - 1] if first else begin
-        after = times[last] if last < len(times) else end
-        edges = [before, *times[first:last], max(before, after)]
-        return max(0.0, max(b - a for a, b in pairwise(edges)) - self.spacing)
+        return interruption(_array(self.delivered), begin, end, self.spacing)
 
     def losses(self, begin: float, end: float) -> int:
         """Packets never delivered, from the last one delivered before `begin` up to `end`."""
-        arrived = [i for i, time in enumerate(self.delivered) if time is not None and time < begin]
-        first = arrived[-1] + 1 if arrived else 0
-        window = zip(self.sent[first:], self.delivered[first:], strict=True)
-        return sum(sent <= end and delivered is None for sent, delivered in window)
+        return losses(_array(self.sent), _array(self.delivered), begin, end)
 
     def first_delivery(self, sent_from: float) -> float | None:
         """When the first packet sent from this time on was delivered; None if none was, s."""
@@ -59,18 +53,27 @@ class Flow:
         return min(times, default=None)
 
 
+def _array(times: Sequence[float | None]) -> FloatArray:
+    return np.array([np.nan if time is None else time for time in times], dtype=np.float64)
+
+
 @final
 class Stream:
     """Probes between a node and a peer, both ways, until `stop`."""
 
-    __slots__ = ("_ends", "_logs", "_spacing", "node", "peer")
+    __slots__ = ("_ends", "_logs", "_spacing", "home", "node", "peer", "port")
 
     def __init__(self, lab: "Lab", node: str, peer: str, options: "StreamOptions") -> None:
         """Started by `Lab.probe`."""
         self.node = node
         self.peer = peer
+        self.home = options.home
+        """Whether it goes between home addresses."""
         self._spacing: dict[Direction, float] = {"up": options.up, "down": options.down}
-        port = probe.PORT + next(lab.ports)
+        number = next(lab.ports)
+        if number >= probe.MOST:
+            raise LabError(f"a lab has up to {probe.MOST} streams: probe fewer pairs")
+        self.port = port = probe.PORT + number
         there = options.to if options.to is not None else _address(lab.plan.node(peer), options)
         self._logs = {
             name: lab.folder_of(name) / f"probes-{node}-{peer}-{port}.log" for name in (node, peer)
@@ -100,9 +103,24 @@ class Stream:
 
     def flow(self, direction: Direction) -> Flow:
         """What was sent and delivered in one direction: up is from the node to the peer."""
+        sender, _ = self._logs_of(direction)
+        sent = {int(fields[1]): float(fields[2]) for fields in _lines(sender, "s")}
+        delivered = self.deliveries(direction)
+        numbers: Sequence[int] = sorted(sent)
+        return Flow(
+            tuple(sent[number] for number in numbers),
+            tuple(delivered.get(number) for number in numbers),
+            self._spacing[direction],
+        )
+
+    def deliveries(self, direction: Direction) -> dict[int, float]:
+        """When the packets of one direction that arrived were delivered, s, by their numbers."""
+        _, receiver = self._logs_of(direction)
+        return {int(fields[1]): float(fields[3]) for fields in _lines(receiver, "r")}
+
+    def _logs_of(self, direction: Direction) -> tuple[Path, Path]:
         near, far = self._logs[self.node], self._logs[self.peer]
-        sender, receiver = (near, far) if direction == "up" else (far, near)
-        return _flow(sender, receiver, self._spacing[direction])
+        return (near, far) if direction == "up" else (far, near)
 
 
 @final
@@ -136,17 +154,6 @@ def _address(peer: Node, options: StreamOptions) -> str:
     if peer.site is None:
         raise LabError(f"{peer.name} has no address that stays but its home address: give to=…")
     return str(peer.site.host(1).of(options.family))
-
-
-def _flow(sender: Path, receiver: Path, spacing: float) -> Flow:
-    sent = {int(fields[1]): float(fields[2]) for fields in _lines(sender, "s")}
-    delivered = {int(fields[1]): float(fields[3]) for fields in _lines(receiver, "r")}
-    numbers: Sequence[int] = sorted(sent)
-    return Flow(
-        tuple(sent[number] for number in numbers),
-        tuple(delivered.get(number) for number in numbers),
-        spacing,
-    )
 
 
 _FIELDS: Final = {"s": 3, "r": 4}

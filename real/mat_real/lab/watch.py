@@ -27,6 +27,7 @@ class AddressChange:
 
     time: float
     node: str
+    interface: str
     address: IpAddress
     present: bool
 
@@ -35,12 +36,13 @@ class AddressChange:
 class AddressWatch:
     """Notes every change of global addresses in namespaces, while it is open. Of one event loop."""
 
-    __slots__ = ("_sockets", "changes")
+    __slots__ = ("_names", "_sockets", "changes")
 
     def __init__(self, nodes: dict[str, NodeRef]) -> None:
         """`nodes` by the names that changes bear."""
         self.changes: list[AddressChange] = []
         """What happened, in order."""
+        self._names = {name: inside(node, _interfaces) for name, node in nodes.items()}
         self._sockets = {name: inside(node, _listener) for name, node in nodes.items()}
         for name, opened in self._sockets.items():
             asyncio.get_running_loop().add_reader(opened, self._read, name, opened)
@@ -59,7 +61,10 @@ class AddressWatch:
         for message in MarshalRtnl().parse(opened.recv(_READ)):
             present = message["event"] == "RTM_NEWADDR"
             if message["scope"] == _GLOBAL and not (present and _flags(message) & _TENTATIVE):
-                self.changes.append(AddressChange(now, name, _address(message), present))
+                change = AddressChange(
+                    now, name, self._names[name][message["index"]], _address(message), present
+                )
+                self.changes.append(change)
 
 
 def _listener() -> socket.socket:
@@ -67,6 +72,10 @@ def _listener() -> socket.socket:
     opened = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
     opened.bind((0, _ADDRESS_GROUPS))
     return opened
+
+
+def _interfaces() -> dict[int, str]:
+    return dict(socket.if_nameindex())
 
 
 def _flags(message: Any) -> int:

@@ -1,0 +1,269 @@
+"""What a lab records, and the tables that come of it."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mat.address import parse_address
+from mat.codec import encode
+from mat.messages import MAT_PORT, Endpoint, MaQuery
+from mat_files.results import Results
+from mat_files.scenario import Scenario, load_scenario
+from mat_real.lab import Lab, LabError, Transmission, plan_of, simple_plan, write_results
+from mat_real.lab.recording import DATA, _Matching
+from mat_real.lab.savefile import Datagram, datagrams
+from mat_real.lab.tables import _intervals
+from mat_sim.engine import simulate
+from tests.real.privilege import needs_root
+
+SCENARIO = """
+format = 1
+[scenario]
+name = "ladder"
+duration = 8.0
+[movement]
+events = "moves.csv"
+[nodes]
+interfaces = 2
+start_attached = true
+[[network]]
+name = "A"
+delay = 0.006
+detect = 0.01
+association = 0.02
+[[network]]
+name = "B"
+delay = 0.010
+detect = 0.01
+association = 0.02
+[[network]]
+name = "C"
+delay = 0.010
+detect = 0.01
+association = 0.02
+[[ims]]
+name = "IMS_MN"
+serves = "mobile"
+delay = 0.005
+[[ims]]
+name = "IMS_CN"
+serves = "correspondents"
+delay = 0.002
+[traffic]
+up = 50
+down = 50
+"""
+MOVES = """t,node,action,network
+0,m1,attach,A
+2.5,m1,attach,B
+4.5,m1,detach,A
+5.5,m1,detach,B
+5.5,m1,attach,C
+"""
+Ladder = list[tuple[str, str, str]]
+"""Messages by name, sender and receiver, in order of sending."""
+
+
+def scenario(folder: Path) -> Scenario:
+    (folder / "moves.csv").write_text(MOVES)
+    (folder / "ladder.toml").write_text(SCENARIO)
+    return load_scenario(folder / "ladder.toml")
+
+
+def simulated(read: Scenario) -> dict[str, Ladder]:
+    """The signalling of the soft handover and of the hard one in the simulator."""
+    return {
+        kind: [(line.label, line.from_, line.to) for line in lines if line.kind == "signal"]
+        for kind, (_, lines) in simulate(read).ladders.items()
+    }
+
+
+def recorded(transmissions: Sequence[Transmission], begin: float, end: float) -> Ladder:
+    """The signalling of the lab's nodes within a time: each message once, whatever was repeated."""
+    found = [
+        (one.kind, one.sender, one.receiver)
+        for one in transmissions
+        if one.message is not None and one.ipv4 and begin <= one.sent < end
+    ]
+    # Of two uplinks each is asked now and then whether it works.
+    return [one for one in dict.fromkeys(found) if one != ("MA Query", "m1", "IMS_MN")]
+
+
+def without(ladder: Ladder, host: str) -> Ladder:
+    """What a host takes no part in: the order of what two hosts do at the same time is chance."""
+    return [line for line in ladder if host not in line]
+
+
+@needs_root
+def test_the_messages_of_a_soft_and_a_hard_move_are_those_of_the_simulator(tmp_path: Path) -> None:
+    read = scenario(tmp_path)
+    wanted = simulated(read)
+    with Lab(plan_of(read)) as lab:
+        lab.record()
+        counter = ["tcpdump", "-Z", "root", "-U", "--immediate-mode", "-ni", "any", "udp"]
+        counting = lab.start("IMS_MN", [*counter, "-w", tmp_path / "ims.pcap"])
+        counting.wait_for("listening on")
+        lab.start_servers()
+        nodes = [lab.start_node(name) for name in ("m1", "CN1")]
+        streams = lab.start_traffic(read)
+        played = asyncio.run(lab.play(read))
+        for stream in streams:
+            stream.stop()
+        for node in nodes:
+            node.stop()
+        write_results(tmp_path / "out", read, lab.plan, played, streams)
+        counting.stop()
+        transmissions = played.recording.transmissions()
+    moves = {(move.act, move.network): move.time for move in played.moves}
+    soft = recorded(transmissions, moves["attach", "B"], moves["detach", "A"])
+    hard = recorded(transmissions, moves["detach", "B"], played.end)
+    for kind, found in (("soft", soft), ("hard", hard)):
+        for host in ("CN1", "IMS_CN"):
+            assert without(found, host) == without(wanted[kind], host), kind
+    check_count(tmp_path / "ims.pcap", transmissions)
+    check_tables(Results.read(tmp_path / "out"))
+
+
+def check_count(path: Path, transmissions: Sequence[Transmission]) -> None:
+    """Whether tcpdump has counted the same at IMS_MN."""
+    read = subprocess.run(["tcpdump", "-nr", path], capture_output=True, text=True, check=True)
+    ways = Counter(line.split()[2] for line in read.stdout.splitlines() if f".{MAT_PORT}" in line)
+    signals = [one for one in transmissions if one.message is not None]
+    assert ways["Out"] == sum(one.sender == "IMS_MN" for one in signals)
+    assert ways["In"] == sum(
+        one.receiver == "IMS_MN" and one.received is not None for one in signals
+    )
+
+
+def check_tables(results: Results) -> None:
+    """Whether the tables agree with one another, and have what the simulator's have."""
+    handovers = results.handovers
+    assert list(handovers["kind"]) == ["soft", "hard"]
+    assert list(handovers["outcome"]) == ["completed", "completed"]
+    for part in ("register", "notify", "first_packet", "total"):
+        assert min(handovers[part]) >= 0, part
+    # Round trips with the IMS of both take no less than the links' delays.
+    assert min(handovers["register"]) >= 0.022
+    assert min(handovers["notify"]) >= 0.030
+    messages, ims = records(results.messages), records(results.ims)
+    rows = {(row["type"], row["from_role"], row["to_role"]): row for row in messages}
+    assert {kind for kind, _, _ in rows} >= {"IMS Update", "HA Notify", "DNS query", DATA}
+    assert rows["HA Notify", "MN", "IMS_CN"]["sent"] >= 3
+    assert rows["HA Notify Ack", "CN", "MN"]["delivered"] >= 3
+    assert rows[DATA, "CN", "MN"]["lost"] > 0
+    assert all(row["delivered"] + row["lost"] <= row["sent"] for row in messages)
+    assert {row["ims"]: row["mappings"] for row in ims} == {"IMS_MN": 1, "IMS_CN": 1}
+    for one in ims:
+        signals = [row for row in messages if not row["type"].startswith("DNS")]
+        to_it = [row["delivered"] for row in signals if row["to_role"] == one["ims"]]
+        answers = [row for row in signals if row["type"].endswith(("Reply", "Answer", "Ack"))]
+        assert one["received"] == sum(to_it)
+        assert one["answered"] == sum(r["sent"] for r in answers if r["from_role"] == one["ims"])
+        assert one["refused"] <= one["answered"]
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a table."""
+    found: list[dict[str, Any]] = frame.to_dict("records")
+    return found
+
+
+# ---- what leaves and what arrives ----------------------------------------------------------------
+
+
+@pytest.fixture
+def matching(tmp_path: Path) -> _Matching:
+    return _Matching(plan_of(scenario(tmp_path)))
+
+
+def passing(payload: bytes, *, outward: bool) -> Datagram:
+    """A datagram from m1 in network A to IMS_MN."""
+    here, there = (Endpoint(parse_address(a), MAT_PORT) for a in ("10.128.0.16", "192.0.2.1"))
+    return Datagram(0.0, outward, here, there, payload, 0)
+
+
+def test_what_arrives_is_the_last_of_its_like_that_left(matching: _Matching) -> None:
+    query = encode(MaQuery(7, parse_address("10.0.0.1"), nonce=b"12345678"))
+    for at in (1.0, 2.0):
+        matching.add(at, "m1", passing(query, outward=True))
+    matching.add(2.1, "IMS_MN", passing(query, outward=False))
+    first, second = matching.transmissions
+    assert (first.received, first.repeated) == (None, False)
+    assert (second.received, second.repeated) == (2.1, True)
+    assert (second.kind, second.sender, second.receiver) == ("MA Query", "m1", "IMS_MN")
+    assert second.ipv4
+
+
+def test_the_little_by_which_a_run_ends_late_is_part_of_its_last_interval() -> None:
+    assert [_intervals(length) for length in (0.05, 9.0, 10.002, 10.2, 40.03)] == [1, 1, 1, 2, 4]
+
+
+def test_what_is_no_message_is_not_counted(matching: _Matching) -> None:
+    matching.add(1.0, "m1", passing(b"nonsense", outward=True))
+    assert matching.transmissions == []
+
+
+# ---- files of recordings -------------------------------------------------------------------------
+
+
+@needs_root
+def test_datagrams_are_read_back_whole_behind_destination_options_and_from_half_a_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "lo.pcap"
+    with Lab(simple_plan(["A"])) as lab:
+        recording = lab.capture("MN", path, what="udp port 9 or ip6 proto 60")
+        lab.run("MN", sys.executable, "-c", SENDER)
+        assert recording.stop() == 0
+    found = [one for one in datagrams(path) if one.destination.port == 9]
+    assert [(one.payload, one.size) for one in found] == [(b"four", 32), (b"six", 59)]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert [one.payload for one in datagrams(path)] == [b"four"]
+    path.write_bytes(b"something else, of some length")
+    with pytest.raises(ValueError, match="is no recording"):
+        list(datagrams(path))
+
+
+SENDER = """
+import socket as s
+s.socket(s.AF_INET, s.SOCK_DGRAM).sendto(b"four", ("127.0.0.1", 9))
+one = s.socket(s.AF_INET6, s.SOCK_DGRAM)
+one.setsockopt(s.IPPROTO_IPV6, s.IPV6_DSTOPTS, bytes([0, 0, 1, 4, 0, 0, 0, 0]))
+one.sendto(b"six", ("::1", 9))
+"""
+
+
+@needs_root
+def test_a_filter_that_is_none_is_refused(tmp_path: Path) -> None:
+    with Lab(simple_plan(["A"])) as lab, pytest.raises(LabError, match="syntax error"):
+        lab.capture("MN", tmp_path / "x.pcap", what="this is no filter")
+
+
+FLOOD = """
+import socket as s
+one = s.socket(s.AF_INET, s.SOCK_DGRAM)
+for _ in range(20000): one.sendto(b"x" * 1000, ("192.0.2.53", 53))
+"""
+
+
+@needs_root
+def test_tables_are_refused_when_packets_were_missed_that_they_would_count() -> None:
+    with Lab(simple_plan(["A"])) as lab:
+        recording = lab.record()
+        recording.check()
+        program = recording._program
+        program.process.send_signal(signal.SIGSTOP)
+        try:
+            lab.run("CN", sys.executable, "-c", FLOOD)
+        finally:
+            program.process.send_signal(signal.SIGCONT)
+        with pytest.raises(LabError, match=r"the recording missed \d+ packets: .* too slow"):
+            recording.transmissions()
