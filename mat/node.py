@@ -513,7 +513,19 @@ class MobileNode:
     def _all_know(self, now: float, notify: HaNotify, source: Endpoint) -> bool:
         """Whether a notice is followed up for every peer that it is about."""
         known = self._noticing_known(notify)
-        return bool(known) and all(self._knows(now, peer, notify, source) for peer in known)
+        if not known:
+            # Whose packets come from a MoPre is asked for when they come, if they are nobody's yet.
+            return notify.prefix_length != EXACT and not self._is_claimed(now, notify, source)
+        return all(self._knows(now, peer, notify, source) for peer in known)
+
+    def _is_claimed(self, now: float, notify: HaNotify, source: Endpoint) -> bool:
+        """Whether some other mapping has an address in the MoPre that a notice came from."""
+        table, length = self._table, notify.prefix_length
+        return table is not None and any(
+            mapping.expires > now and in_prefix(address, source.address, length)
+            for mapping in table.mappings()
+            for address in table.usable(mapping)
+        )
 
     def _reconsider(self, now: float, peer: Peer, out: _Effects) -> bool:
         """What was taken for an ordinary host says that it is not: the DNS is asked again.

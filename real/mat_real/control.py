@@ -35,11 +35,16 @@ async def listen(path: Path, answer: Answer, field: str) -> asyncio.Server:
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Who goes without waiting, or says what nobody understands, gets nothing.
+        words = None
         with suppress(OSError, ValueError):
             words = json.loads(await reader.readline())
-            writer.write(json.dumps(answer(words)).encode())
-            await writer.drain()
-        writer.close()
+        try:
+            if words is not None:
+                writer.write(json.dumps(answer(words)).encode())
+                with suppress(OSError):
+                    await writer.drain()
+        finally:
+            writer.close()
 
     _clear(path, field)
     try:

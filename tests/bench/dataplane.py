@@ -29,8 +29,8 @@ from tests.real.two_hosts import HOST, IPV4, Net, inside, set_offload, two_hosts
 ROUNDS: Final = 3
 SECONDS: Final = 2
 ATTEMPTS: Final = 5
-LOADS: Final = (50, 100, 200, 400, 800)
-"""Mbit/s of UDP, in datagrams of 1,400 bytes."""
+LOADS: Final = (100, 200, 400, 800, 1600)
+"""Mbit/s of UDP, in datagrams of 1,470 bytes."""
 PEERS: Final = (1, 1000)
 UPDATES: Final = 30
 
@@ -127,7 +127,7 @@ def tcp(net: Net, source: str, destination: str) -> float:
 
 def udp(net: Net, source: str, destination: str, load: int) -> tuple[float, float]:
     """Mbit/s that arrived, and per cent lost, of `load` Mbit/s."""
-    ended = iperf(net, source, destination, "-u", "-b", f"{load}M", "-l", "1400")["sum"]
+    ended = iperf(net, source, destination, "-u", "-b", f"{load}M", "-l", "1470")["sum"]
     lost = ended["lost_percent"]
     return ended["bits_per_second"] / 1e6 * (1 - lost / 100), lost
 
@@ -147,11 +147,11 @@ class _Nobody:
 
 def translations(net: Net, count: int, step: int) -> list[Translation]:
     """Of so many peers; another step, other mobile addresses."""
-    local, home = parse_address(net.a.mobiles[step % 2]), parse_address(net.a.home)
+    local, home = parse_address(net.a.mobiles[step]), parse_address(net.a.home)
     found: list[Translation] = []
     for number in range(count):
         peer = from_ipv4(bytes((10, 5, *number.to_bytes(2))))
-        mobile = from_ipv4(bytes((172, 16 + step % 2, *number.to_bytes(2))))
+        mobile = from_ipv4(bytes((172, 16 + step, *number.to_bytes(2))))
         found.append(Translation(peer, mobile, (mobile,), home, HOST, local, (local,)))
     return found
 
@@ -162,8 +162,10 @@ async def updates(net: Net) -> list[tuple[str, float]]:
     plane.own(parse_address(net.a.home), HOST, [parse_address(m) for m in net.a.mobiles])
     found: list[tuple[str, float]] = []
 
+    steps = [translations(net, max(PEERS), step) for step in range(2)]
+
     def change(count: int, step: int) -> None:
-        for translation in translations(net, count, step):
+        for translation in steps[step % 2][:count]:
             plane.set(translation)
         plane.commit()
 

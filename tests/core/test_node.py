@@ -6,7 +6,7 @@ import pytest
 
 from mat.address import format_address, parse_address
 from mat.effects import DropPacket, Event, EventKind, NotFound, Reason, ReleasePacket, Send
-from mat.messages import MAT_PORT, Endpoint, HaNotify, HaQuery, MaAnswer, MaQuery
+from mat.messages import MAT_PORT, Endpoint, HaNotify, HaNotifyAck, HaQuery, MaAnswer, MaQuery
 from mat.parameters import DEFAULTS
 from mat.registrations import RegistrationTable
 from mat.states import RegistrationState
@@ -756,6 +756,24 @@ def test_mobile_router_moves_and_its_hosts_stay_reachable() -> None:
     world.run(1.0)
     assert world.deliveries[-1].packet is packet
     assert format_address(world.deliveries[-1].destination) == "10.1.4.5"
+
+
+def test_routers_notice_is_acknowledged_by_who_knows_nobody_in_either_prefix() -> None:
+    world = mobile_router()
+    machine = world.hosts["CN"].machine
+    home, source = parse_address("10.9.4.0"), parse_address("198.51.100.77")
+    notice = HaNotify(1, home, machine.home_address, 7, 120, nonce=bytes(8))
+
+    def answers() -> list[tuple[type, int]]:
+        effects = machine.receive(world.now, notice, Endpoint(source, MAT_PORT))
+        sent = [effect.message for effect in effects if isinstance(effect, Send)]
+        return [(type(m), m.version) for m in sent if isinstance(m, HaNotifyAck)]
+
+    assert answers() == [(HaNotifyAck, 7)]
+    # Now somebody is known at the mobile prefix, who is another router's.
+    world.send("CN", "R", 5)
+    world.run(1.0)
+    assert answers() == []
 
 
 def test_equal_seeds_give_equal_logs() -> None:

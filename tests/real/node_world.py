@@ -6,23 +6,47 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mat.address import parse_address
 from mat.authentication import Key
 from mat_real.control import ask
+from mat_real.key_file import parse_home
 from mat_real.namespaces import NodeRef, namespaces
 from tests.real.ims_server import MAIN, wait_until, write_keys
 
 _worlds = itertools.count(1)
 
+# A server that greets with the address that it sees, and sends back what it gets.
+_ECHO = """
+import socket as s, sys, threading as t
+def serve(c, a):
+    c.sendall(a[0].encode() + b"\\n")
+    while d := c.recv(99): c.sendall(d)
+family = s.AF_INET6 if ":" in sys.argv[1] else s.AF_INET
+l = s.create_server((sys.argv[1], int(sys.argv[2])), family=family)
+print("listening", flush=True)
+while True: t.Thread(target=serve, args=l.accept(), daemon=True).start()
+"""
+# A client that says what it was greeted with, and then what comes back of each line.
+_TALK = """
+import socket as s, sys
+source = (sys.argv[3], 0) if sys.argv[3] else None
+c = s.create_connection((sys.argv[1], int(sys.argv[2])), 20, source).makefile("rw")
+print(c.readline(), end="", flush=True)
+for line in sys.stdin:
+    c.write(line); c.flush(); print(c.readline(), end="", flush=True)
+"""
+
 HOMES = {"mn": ("10.1.0.1", "fd10:1::1"), "cn": ("10.2.0.1", "fd10:2::1")}
-NETS = {"a": 1, "b": 2, "c": 3, "p": 4, "d": 5, "i": 9}
-"""Access networks of MN (a, b), of CN (c, d), that of the plain host, that of the IMS."""
+NETS = {"a": 1, "b": 2, "c": 3, "p": 4, "d": 5, "m": 6, "f": 7, "i": 9}
+"""Access networks of MN (a, b), of CN (c, d), that of the plain host, that of the IMS.
+
+Two are not there at first, for who adds more routers: m between routers, f far away.
+"""
 IMS = "192.168.9.2"
 PLAIN = ("192.168.4.2", "fd00:4::2")
 
@@ -30,6 +54,33 @@ PLAIN = ("192.168.4.2", "fd00:4::2")
 def address(net: str, host: int, *, ipv6: bool = False) -> str:
     """An address of a network."""
     return f"fd00:{NETS[net]}::{host:x}" if ipv6 else f"192.168.{NETS[net]}.{host}"
+
+
+class Conversation:
+    """A TCP connection of a client with the server of `World.listen`."""
+
+    def __init__(self, client: subprocess.Popen[str]) -> None:
+        self._client = client
+        self.greeting = self._hear()
+        """The client's address as the server sees it; empty if there was no connection."""
+        self._said = 0
+
+    def _hear(self) -> str:
+        assert self._client.stdout is not None
+        return self._client.stdout.readline().rstrip("\n")
+
+    def goes_on(self) -> bool:
+        """Whether what is said now is answered; the client gives up after 20 s."""
+        self._said += 1
+        assert self._client.stdin is not None
+        self._client.stdin.write(f"line {self._said}\n")
+        self._client.stdin.flush()
+        return self._hear() == f"line {self._said}"
+
+    def end(self) -> None:
+        """Hang up."""
+        self._client.kill()
+        self._client.communicate()
 
 
 @dataclass
@@ -40,6 +91,8 @@ class World:
     hosts: dict[str, NodeRef]
     stack: ExitStack
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    homes: Mapping[str, Sequence[str]] = field(default_factory=lambda: HOMES)
+    """Home addresses, or home prefixes, of the nodes."""
     before: str = ""
     """Python that daemons carry out before they begin, to have something go wrong."""
 
@@ -63,6 +116,36 @@ class World:
         started = self.hosts[host].popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
         self.stack.callback(_end, started)
         return started
+
+    def add_host(self, name: str) -> NodeRef:
+        """One more host, without links."""
+        (ref,) = self.stack.enter_context(namespaces(f"{self.hosts['mn'].path.name}-{name}"))
+        self.hosts[name] = ref
+        return ref
+
+    def listen(self, host: str, port: int, at: str = "0.0.0.0") -> None:
+        """Start a server on a host that answers with what it gets; it listens."""
+        log = f"listen-{host}-{port}-{at}"
+        self.start(host, sys.executable, "-c", _ECHO, at, str(port), log=log)
+        wait_until(lambda: "listening" in (self.folder / log).read_text())
+
+    @contextmanager
+    def talk(self, host: str, to: str, port: int, source: str = "") -> Generator[Conversation]:
+        """A connection of a host with a server, as long as the block lasts."""
+        words = [sys.executable, "-c", _TALK, to, str(port), source]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with (self.folder / "talk.log").open("a") as errors:
+            client = self.hosts[host].popen(words, stderr=errors, **pipes)
+        try:
+            conversation = Conversation(client)
+        except BaseException:
+            client.kill()
+            client.communicate()
+            raise
+        try:
+            yield conversation
+        finally:
+            conversation.end()
 
     def attach(self, host: str, interface: str, net: str, number: int, metric: int = 100) -> None:
         """Give an interface addresses of a network in both families, and a way out."""
@@ -89,8 +172,8 @@ class World:
     def start_ims(self) -> None:
         """The IMS of both nodes, with the DNS."""
         keys = [
-            Key(number, b"the secret of a node " + bytes((64 + number,)), parse_address(home))
-            for number, home in enumerate((h for both in HOMES.values() for h in both), 1)
+            Key(number, b"the secret of a node " + bytes((64 + number,)), *parse_home(home))
+            for number, home in enumerate((h for both in self.homes.values() for h in both), 1)
         ]
         write_keys(self.folder / "keys", keys)
         for name, own in (("mn", keys[:2]), ("cn", keys[2:])):
@@ -118,6 +201,11 @@ records = {{"10.1.0.0/16" = "10 49628 {IMS}", "10.2.0.0/16" = "10 49628 {IMS}",
 
     def start_node(self, host: str, *overrides: str) -> None:
         """The daemon of MN or CN, with the IMS up; it is running and registered."""
+        self.launch_node(host, *overrides)
+        self._wait_for(host, lambda: self.is_registered(host))
+
+    def launch_node(self, host: str, *overrides: str) -> None:
+        """The daemon of MN or CN, wherever it gets to."""
         config = self.folder / f"{host}.toml"
         config.write_text(
             f"""[node]
@@ -129,7 +217,6 @@ servers = ["{IMS}"]
         )
         more = [word for override in overrides for word in ("--set", override)]
         self.daemons[host] = self._daemon(host, "node", "run", "--config", str(config), *more)
-        self._wait_for(host, lambda: self.is_registered(host))
 
     def _daemon(self, host: str, *words: str) -> subprocess.Popen[bytes]:
         command = f"{self.before}\n{MAIN}"
@@ -182,13 +269,13 @@ servers = ["{IMS}"]
 
 
 @contextmanager
-def world(folder: Path) -> Generator[World]:
+def world(folder: Path, homes: Mapping[str, Sequence[str]] = HOMES) -> Generator[World]:
     """Hosts and links, and the IMS running; CN is attached, MN is not."""
     prefix = f"mat-w{next(_worlds)}-{os.getpid()}"
     names = ("mn", "cn", "plain", "ims", "r")
     with ExitStack() as stack:
         refs = stack.enter_context(namespaces(*(f"{prefix}-{name}" for name in names)))
-        made = World(folder, dict(zip(names, refs, strict=True)), stack)
+        made = World(folder, dict(zip(names, refs, strict=True)), stack, homes=homes)
         _link(made)
         made.start_ims()
         yield made

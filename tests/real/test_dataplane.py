@@ -15,7 +15,7 @@ from mat.address import format_address, parse_address
 from mat.effects import Translation
 from mat.messages import MAT_PORT
 from mat.translation import MUO_SIZE, Refusal
-from mat_real.dataplane import MARK, DataplaneError, Mode
+from mat_real.dataplane import QUEUE, DataplaneError, Mode
 from tests.real.privilege import needs_root
 from tests.real.two_hosts import (
     HOST,
@@ -405,10 +405,6 @@ def test_a_stream_finds_its_way_through_a_narrow_path(net: Net, mode: Mode) -> N
 
 
 def test_long_datagrams_find_their_way_through_a_narrow_path(net: Net, mode: Mode) -> None:
-    if mode is Mode.QUEUE and net.plan is IPV6:
-        # A packet that was rewritten is cut anew, for the MTU of the way to the mobile address,
-        # of which the kernel knows what the link says. Nobody on the way may cut it again.
-        pytest.xfail("the queue loses how long datagrams were cut")
     net.planes_know(mode)
     net.narrow(1300)
     client, server = net.a.bound(DGRAM), net.b.bound(DGRAM, port=PORT)
@@ -604,19 +600,6 @@ def test_hosts_behind_a_mobile_router_keep_their_home_addresses(net: Net, mode: 
 # ---- what must go on ---------------------------------------------------------------------------
 
 
-def watch_marks(host: Host, family: str) -> None:
-    """Count packets that leave, or reach the host, with the mark on them."""
-    run = host.node.run
-    run("nft", f"add table {family} user")
-    for name, hook in (
-        ("early", "prerouting priority -250"),
-        ("in", "input priority 0"),
-        ("out", "postrouting priority 0"),
-    ):
-        run("nft", f"add chain {family} user {name} {{ type filter hook {hook}; }}")
-        run("nft", f"add rule {family} user {name} meta mark & {MARK:#x} != 0 counter")
-
-
 def counted(host: Host, family: str) -> list[str]:
     """Packets that the rules of the user's table have counted."""
     listed = host.node.run("nft", "list", "table", family, "user")
@@ -625,10 +608,7 @@ def counted(host: Host, family: str) -> list[str]:
     ]
 
 
-def test_without_the_daemon_ordinary_traffic_goes_on_and_marks_do_not_stay(
-    net: Net, mode: Mode
-) -> None:
-    watch_marks(net.b, net.nft)
+def test_without_the_daemon_ordinary_traffic_goes_on(net: Net, mode: Mode) -> None:
     plane = net.plane(net.b, mode)
     plane.kill()
     client = net.a.bound(STREAM, net.a.mobiles[0])
@@ -637,7 +617,6 @@ def test_without_the_daemon_ordinary_traffic_goes_on_and_marks_do_not_stay(
     with listener.accept()[0] as server:
         transfer(client, server, 100_000)
         transfer(server, client, 100_000)
-    assert counted(net.b, net.nft) == ["0", "0", "0"]
 
 
 def test_without_the_daemon_nothing_for_a_peer_comes_to_this_host_itself(
@@ -646,14 +625,13 @@ def test_without_the_daemon_nothing_for_a_peer_comes_to_this_host_itself(
     """The default route leads to `lo`, in IPv6 as a local one: all addresses would be its own."""
     net.plane(net.b, mode).kill()
     to_all = net.b.bound(DGRAM, "0.0.0.0" if net.plan is IPV4 else "::", PORT)
-    with pytest.raises(PermissionError):
-        net.b.bound(DGRAM).sendto(b"for a peer", (net.a.home, PORT))
+    net.b.bound(DGRAM).sendto(b"for a peer", (net.a.home, PORT))
     to_all.settimeout(0.1)
     with pytest.raises(TimeoutError):
         to_all.recv(100)
 
 
-def test_other_bits_of_marks_survive_the_queue(net: Net) -> None:
+def test_marks_survive_the_queue(net: Net) -> None:
     plane, other = net.plane(net.a, Mode.QUEUE), net.plane(net.b, Mode.QUEUE)
     for host, one in ((net.a, plane), (net.b, other)):
         one.set(net.translation(host))
@@ -698,7 +676,6 @@ def test_tables_of_others_are_as_before(net: Net, mode: Mode) -> None:
         echo(net.a.bound(DGRAM), net.b.bound(DGRAM, port=PORT))
         during = run("nft", "list", "ruleset")
         assert f"table {table} mat" in during
-        assert "MAT-IN" in during
         plane.close()
         assert run(*save) == before
 
@@ -713,8 +690,11 @@ def test_after_a_kill_the_kernel_goes_on_and_a_successor_finds_what_stands(net: 
     net.planes.append(successor)
     assert successor.standing() == [net.translation(net.a)]
     echo(client, server)
+    tables = net.a.node.run("nft", "-a", "list", "tables")
     successor.own(net.a.home, HOST, net.a.mobiles[:1])
     successor.commit()
+    # Anew, they would translate nothing for a moment.
+    assert net.a.node.run("nft", "-a", "list", "tables") == tables
     echo(client, server)
     assert successor.used() == [parse_address(net.b.home)]
     successor.own(net.a.home, HOST, (net.a.mobiles[1],))
@@ -724,12 +704,10 @@ def test_after_a_kill_the_kernel_goes_on_and_a_successor_finds_what_stands(net: 
     net.planes[1].set(net.translation(net.b, 0, 1))
     net.planes[1].commit()
     echo(client, server)
-    saved = net.a.node.run(f"{net.iptables}-save")
-    assert saved.count("NFQUEUE") == 3
+    assert net.a.node.run("nft", "list", "ruleset").count(" hook ") == 2
     successor.close()
     left = net.a.node.run("nft", "list", "ruleset")
     assert "mat" not in left
-    assert "MAT" not in left
 
 
 def test_a_successor_that_closes_at_once_removes_everything(net: Net, mode: Mode) -> None:
@@ -738,7 +716,6 @@ def test_a_successor_that_closes_at_once_removes_everything(net: Net, mode: Mode
     Plane(net.a.node, mode).close()
     left = net.a.node.run("nft", "list", "ruleset")
     assert "mat" not in left
-    assert "MAT" not in left
 
 
 def test_a_successor_of_the_other_mode_takes_the_maps_down(net: Net) -> None:
@@ -799,11 +776,9 @@ def test_messages_of_a_link_pass_as_they_came(net: Net, mode: Mode) -> None:
     counters = plane.counters()
     assert counters.translated + counters.mapped == 2
     # The rules leave them alone; one that comes to the queue all the same does not end there.
-    net.a.node.run("nft", f"add table {net.nft} user")
-    out = f"{net.nft} user out"
-    net.a.node.run("nft", f"add chain {out} {{ type filter hook output priority -155; }}")
     icmp = "icmp" if net.plan is IPV4 else "icmpv6"
-    net.a.node.run("nft", f"add rule {out} {icmp} type {kind} meta mark set {MARK:#x}")
+    rule = ("-A", "OUTPUT", "-p", icmp, f"--{icmp}-type", str(kind), "-j", "NFQUEUE")
+    net.a.node.run(net.iptables, "-t", "mangle", *rule, "--queue-num", str(QUEUE))
     raw.sendto(bytes((kind, 0)) + bytes(6), (net.b.home, 0))
     until(lambda: plane.counters().passed == 1)
     assert not plane.counters().refused
@@ -820,7 +795,6 @@ def test_a_queue_that_is_taken_is_said_to_be(net: Net, mode: Mode) -> None:
     [
         ("os.seteuid(65534)", "that takes root, or CAP_NET_ADMIN"),
         ("sys.modules['nftables'] = None", "pip install"),
-        ("os.environ['PATH'] = '/nowhere'", "install iptables"),
     ],
 )
 def test_what_is_missing_is_named_with_how_to_mend_it(

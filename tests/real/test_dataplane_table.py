@@ -4,6 +4,7 @@ from mat.address import Address, parse_address, prefix_of, to_packed
 from mat.effects import Translation
 from mat_real.dataplane import rules
 from mat_real.dataplane.maps import KernelMaps
+from mat_real.dataplane.nfnetlink import delete, put
 from mat_real.dataplane.table import TranslationTable
 
 HOME, LOCAL, LOCAL_2 = map(parse_address, ("10.1.0.1", "192.0.2.1", "192.0.2.2"))
@@ -81,37 +82,27 @@ def test_a_mobile_router_s_translation_is_found_by_the_source_alone() -> None:
 
 def test_only_elements_that_differ_are_named() -> None:
     maps = KernelMaps(rules.IPV4)
-    first = {"local": {to_packed(PEER): to_packed(LOCAL), to_packed(HOME): to_packed(LOCAL)}}
-    text = maps.commands(first)
-    assert text == ("add element ip mat local { 10.2.0.1 : 192.0.2.1, 10.1.0.1 : 192.0.2.1 }\n")
+    table = rules.IPV4.number, rules.TABLE
+    here, there = key(LOCAL, MOBILE), key(LOCAL_2, MOBILE)
+    first = {"out": {to_packed(PEER): here, to_packed(HOME): here}}
+    assert maps.changes(first) == put(*table, "out", {to_packed(PEER): here, to_packed(HOME): here})
     maps.done(first)
-    assert maps.commands(first) == ""
-    second = {"local": {to_packed(PEER): to_packed(LOCAL_2), to_packed(HOME): to_packed(LOCAL)}}
-    assert maps.commands(second) == (
-        "delete element ip mat local { 10.2.0.1 }\n"
-        "add element ip mat local { 10.2.0.1 : 192.0.2.2 }\n"
+    assert maps.changes(first) == []
+    second = {"out": {to_packed(PEER): there, to_packed(HOME): here}}
+    replaced = delete(*table, "out", [to_packed(PEER)]) + put(
+        *table, "out", {to_packed(PEER): there}
     )
+    assert maps.changes(second) == replaced
     maps.done(second)
-    gone = {"local": {to_packed(PEER): None, to_packed(MOBILE): None}}
-    assert maps.commands(gone) == "delete element ip mat local { 10.2.0.1 }\n"
+    gone = {"out": {to_packed(PEER): None, to_packed(MOBILE): None}}
+    assert maps.changes(gone) == delete(*table, "out", [to_packed(PEER)])
     maps.done(gone)
-    assert maps.elements["local"] == {to_packed(HOME): to_packed(LOCAL)}
+    assert maps.elements["out"] == {to_packed(HOME): here}
 
 
-def test_of_saved_rules_only_the_own_ones_are_taken_out() -> None:
-    saved = """*raw
-:PREROUTING ACCEPT [0:0]
-:MAT-IN - [0:0]
-:MATTER - [0:0]
--A PREROUTING -j MATTER
--A PREROUTING -j MAT-IN
-COMMIT
-*mangle
-:MAT-OUT - [0:0]
-COMMIT
-"""
-    assert rules.without_queue(saved) == (
-        "*raw\n-D PREROUTING -j MAT-IN\n-F MAT-IN\n-X MAT-IN\nCOMMIT\n"
-        "*mangle\n-F MAT-OUT\n-X MAT-OUT\nCOMMIT\n"
-    )
-    assert rules.without_queue("*raw\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n") == ""
+def test_a_set_has_the_members_that_it_is_to_have_only() -> None:
+    maps = KernelMaps(rules.IPV4)
+    table = rules.IPV4.number, rules.TABLE
+    maps.done({"mobiles": maps.members("mobiles", [to_packed(LOCAL), to_packed(MOBILE)])})
+    changes = maps.changes({"mobiles": maps.members("mobiles", [to_packed(MOBILE)])})
+    assert changes == delete(*table, "mobiles", [to_packed(LOCAL)])

@@ -308,7 +308,7 @@ def configure_second(node: NodeRef) -> str:
     return "198.51.100.8"
 
 
-def test_no_address_of_a_home_prefix_is_a_mobile_address() -> None:
+def test_a_mobile_routers_addresses_are_those_of_prefixes_that_are_delegated_to_it() -> None:
     prefix = Home(parse_address("198.51.100.0"), 120)
     with (
         lab("198.51.100.1/24", "10.1.0.1/24") as (node, (behind, network)),
@@ -318,8 +318,13 @@ def test_no_address_of_a_home_prefix_is_a_mobile_address() -> None:
         configure(node, "lan0", behind, 7)
         network.plug(node, "eth0")
         configure(node, "eth0", network, 5)
-        watched.until_addresses("10.1.0.5")
+        node.run("ip", "addr", "add", "10.8.0.1/32", "dev", "eth0")
+        assert watched.addresses() == []
+        node.run("ip", "route", "add", "unreachable", "10.8.0.0/16")
+        watched.until_addresses("10.8.0.1")
         assert "198.51.100" not in node.run("ip", "addr", "show", "lo")
+        node.run("ip", "route", "del", "unreachable", "10.8.0.0/16")
+        watched.until_addresses()
 
 
 def test_a_point_to_point_link_needs_no_gateway() -> None:
@@ -379,7 +384,7 @@ def test_rules_and_tables_of_ipv4_are_these() -> None:
             {"priority": 4910, "src": "10.2.0.5", "table": "49701"},
             {"priority": 4920, "src": "all", "dst": "10.1.0.53", "table": "254"},
             {"priority": 4930, "src": "all", "table": "254", "suppress_prefixlen": 0},
-            {"priority": 4940, "src": "all", "table": "49628"},
+            {"priority": 4940, "src": "all", "iif": "lo", "table": "49628"},
         ]
         near, onward = {"type": "1", "scope": "253", "flags": []}, {"type": "1", "scope": "0"}
         by_router = {**onward, "flags": ["onlink"], "dst": "default"}
@@ -415,7 +420,7 @@ def test_rules_and_tables_of_ipv6_are_these() -> None:
             {"priority": 4910, "src": address, "table": "49700"},
             {"priority": 4920, "src": "all", "dst": "2001:db8::53", "table": "254"},
             {"priority": 4930, "src": "all", "table": "254", "suppress_prefixlen": 0},
-            {"priority": 4940, "src": "all", "table": "49628"},
+            {"priority": 4940, "src": "all", "iif": "lo", "table": "49628"},
         ]
         common = {"type": "1", "scope": "0", "metric": 1024, "pref": "medium"}
         home = {"dst": "default", "dev": "mat-sink", "prefsrc": "2001:db8:77::7", "flags": []}

@@ -195,8 +195,8 @@ class Net:
         self.router.run("ip", "link", "set", "to-b", "mtu", "1500")
         for host in (self.a, self.b):
             # With the route goes what was learned of the way.
-            remade = iter((_home_route(host, "delete"), _home_route(host, "add")))
-            _script(host.node, remade)
+            for change in ("delete", "add"):
+                _script(host.node, iter((_home_route(host, change), *_ways_out(host, change))))
 
     def narrow(self, mtu: int) -> None:
         """Make the router's link to the second host narrow."""
@@ -568,17 +568,23 @@ def _nodad(plan: Plan) -> str:
 
 def _host(host: Host) -> Iterator[str]:
     """Addresses, and the daemon's routes."""
-    plan, index = host.plan, host.index
+    plan = host.plan
     ip = f"ip -{plan.version}"
     yield f"{ip} address add {host.home}/{32 if plan.version == 4 else 128} dev lo{_nodad(plan)}"
     for number, address in enumerate(host.mobiles):
         yield f"{ip} address add {address}/{plan.length} dev eth0{_nodad(plan)}"
-        table, gateway = 49700 + number, plan.gateways[index][number]
-        yield f"{ip} route add default via {gateway} dev eth0 table {table}"
-        yield f"{ip} rule add pref 4920 from {address} lookup {table}"
+        yield f"{ip} rule add pref 4920 from {address} lookup {49700 + number}"
+    yield from _ways_out(host, "add")
     yield f"{ip} rule add pref 4930 lookup main suppress_prefixlength 0"
     yield _home_route(host, "add")
     yield f"{ip} rule add pref 4940 iif lo lookup {HOME_TABLE}"
+
+
+def _ways_out(host: Host, change: str) -> Iterator[str]:
+    """The default routes from the mobile addresses."""
+    for number, gateway in enumerate(host.plan.gateways[host.index]):
+        route = f"default via {gateway} dev eth0 table {49700 + number}"
+        yield f"ip -{host.plan.version} route {change} {route}"
 
 
 def _home_route(host: Host, change: str) -> str:

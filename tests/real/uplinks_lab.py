@@ -117,7 +117,7 @@ class Watched:
 
     node: NodeRef
     homes: Sequence[Home]
-    options: dict[str, Sequence[str]]
+    options: dict[str, Any]
     loop: asyncio.AbstractEventLoop = field(default_factory=uvloop.new_event_loop)
     changes: int = 0
     history: list[list[str]] = field(default_factory=list)

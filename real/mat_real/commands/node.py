@@ -9,7 +9,7 @@ import click
 from mat_real.commands.extras import NeedsReal
 
 DEFAULT_CONFIG = Path("/etc/mat/node.toml")
-DEFAULT_CONTROL = Path("/run/mat/node.sock")
+DEFAULT_CONTROL = Path("/run/mat-node/node.sock")
 
 _control_option = click.option(
     "--control",
@@ -52,8 +52,8 @@ def run(config: Path | None, overrides: tuple[str, ...], check: bool) -> None:
     mat node run --config node.toml --check              is all as it should be?
     mat node run --set 'node.key="node.key"' --set 'node.interfaces=["eth0", "wlan0"]'
 
-    All that it installs is removed when it ends: nftables tables `mat`, iptables chains MAT-*,
-    rules and routes of protocol 77, the home address on lo. Killed, it leaves connections to go on
+    All that it installs is removed when it ends: nftables tables `mat`, rules and routes of
+    protocol 77, the home address on lo. Killed, it leaves connections to go on
     in the kernel; the next one finds them. What each field means is said in docs/node.md.
     """
     if config is None and DEFAULT_CONFIG.exists():

@@ -10,7 +10,7 @@ application opened on a mobile address itself.
 There are two dataplanes, and both do the same to a packet:
 
 - *maps*: the kernel translates, by nftables maps that hold the translations. What the maps do not
-  know, and what nftables cannot translate, gets a mark and goes to a queue (NFQUEUE).
+  know, and what nftables cannot translate, goes to a queue (NFQUEUE).
 - *queue*: all of it goes to the queue, and is translated here by `mat.translation`: the reference,
   for what the kernel can do otherwise, and for kernels whose nftables can do less.
 
@@ -18,8 +18,8 @@ From the queue, a packet of a known peer goes on at once. One of an unknown peer
 the kernel, and its `Handle` given to the `Consumer`, until `release` or `drop`.
 
 What stands in the kernel outlives this process. A killed daemon's maps go on translating, a new
-one's dataplane finds them, and `close` removes them: the table `mat` of each family, and the chains
-`MAT-IN`, `MAT-OUT` and `MAT-FORWARD` of iptables. Nothing else is touched.
+one's dataplane finds them, and `close` removes them: the table `mat` of each family. Nothing else
+is touched.
 """
 
 import enum
@@ -32,8 +32,6 @@ from mat.address import Address
 from mat.effects import Handle, Translation
 from mat.translation import Refusal
 
-MARK: Final = 0x1000_0000
-"""The bit of a packet's mark that says: to the queue."""
 QUEUE: Final = 49628
 """Number of the queue, of 65,536 in a network namespace."""
 
@@ -89,8 +87,8 @@ class Consumer(Protocol):
 class Dataplane(Protocol):
     """Translates packets as it is told. Used on the event loop's thread.
 
-    `set`, `clear`, `own` and `direct` are collected, and done all at once by `commit`. Every method
-    that changes the kernel may raise `DataplaneError`.
+    `set`, `clear`, `own`, `direct` and `uplinks` are collected, and done all at once by `commit`.
+    Every method that changes the kernel may raise `DataplaneError`.
     """
 
     @property
@@ -121,6 +119,14 @@ class Dataplane(Protocol):
         """
         ...
 
+    def uplinks(self, addresses: Sequence[tuple[str, Address]]) -> None:
+        """Interface and mobile address, the best first, of both families.
+
+        Hosts on other interfaces are behind this one, and not spoken to by MAT. Until this is
+        called, every interface is an uplink.
+        """
+        ...
+
     def commit(self) -> None:
         """Do what was collected, in one transaction."""
         ...
@@ -135,6 +141,10 @@ class Dataplane(Protocol):
 
     def used(self) -> list[Address]:
         """Home addresses of the peers whose packets were translated since the last call."""
+        ...
+
+    def traffic(self, *, ipv4: bool) -> tuple[int, int]:
+        """Packets in and out that the kernel has translated so far, in one family."""
         ...
 
     def standing(self) -> list[Translation]:

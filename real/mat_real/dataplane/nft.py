@@ -1,7 +1,6 @@
-"""Commands to the kernel's packet filter: nftables by its library, iptables by its programs."""
+"""Commands to nftables, by its library."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from typing import Any, Final, final
 
@@ -51,33 +50,3 @@ def _refused(errors: list[str], commands: str) -> DataplaneError:
         return DataplaneError(f"{what}: that takes root, or CAP_NET_ADMIN")
     mend = "it takes a kernel with NF_TABLES, NFT_SOCKET and NFT_FIB"
     return DataplaneError(f"{what}: {mend}; what stands is shown by `nft list ruleset`")
-
-
-def iptables(program: str, lines: str = "") -> str:
-    """Run `iptables-save` or `iptables-restore` of a family. Raises `DataplaneError`."""
-    try:
-        # The program is one of four; nothing of the command comes from outside.
-        done = subprocess.run(  # noqa: S603
-            [program, "--noflush", "--wait", "5"] if lines else [program],
-            input=lines,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError as error:
-        what = f"{program} cannot be run ({error.strerror})"
-        raise DataplaneError(f"{what}: install iptables, in the path of root") from error
-    if done.returncode:
-        raise _not_queued(program, done.stderr.strip())
-    return done.stdout
-
-
-def _not_queued(program: str, said: str) -> DataplaneError:
-    first = said.splitlines()[0] if said else "no reason given"
-    what = f"{program} cannot send packets to the queue ({first})"
-    if "ermission denied" in said or "must be root" in said:
-        return DataplaneError(f"{what}: that takes root, or CAP_NET_ADMIN")
-    return DataplaneError(
-        f"{what}: it takes a kernel with NETFILTER_XT_TARGET_NFQUEUE, NETFILTER_XT_MATCH_MARK "
-        "and NETFILTER_XT_MATCH_SOCKET"
-    )

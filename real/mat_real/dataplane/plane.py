@@ -9,19 +9,22 @@ its packets come to the queue, as all do in the mode `Mode.QUEUE`.
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, final
 
-from mat.address import Address, format_address, parse_address, to_packed
+from mat.address import Address, prefix_of, to_packed
 from mat.effects import Handle, Translation
-from mat_real.dataplane import MARK, QUEUE, Consumer, Counters, DataplaneError, Mode, rules
-from mat_real.dataplane.maps import COUNTING, KernelMaps
-from mat_real.dataplane.nft import Nft, iptables
+from mat_real.dataplane import QUEUE, Consumer, Counters, DataplaneError, Mode, rules
+from mat_real.dataplane.maps import KernelMaps
+from mat_real.dataplane.nfnetlink import Netlink
+from mat_real.dataplane.nft import Nft
 from mat_real.dataplane.queue import PacketQueue
-from mat_real.dataplane.rules import FAMILIES, TABLE, Family, family_of
-from mat_real.dataplane.table import HOST, Outward, TranslationTable, inward_keys
+from mat_real.dataplane.rules import FAMILIES, IPV4, IPV6, MAPS, SETS, TABLE, Family, family_of
+from mat_real.dataplane.table import HOST, Outward, TranslationTable
 from mat_real.dataplane.translator import Held, Own, Translator
 
 ETHERNET_MTU: Final = 1500
+_SETTINGS: Final = Path("/proc/sys/net")
 
 
 @final
@@ -36,35 +39,40 @@ class NetfilterDataplane:
         consumer: Consumer,
         mode: Mode = Mode.MAPS,
         *,
-        mark: int = MARK,
         queue: int = QUEUE,
         mtu: int = ETHERNET_MTU,
     ) -> None:
         """Take over what a predecessor left, and read the queue. Raises `DataplaneError`.
 
-        `mark` is a bit of packets' marks that nobody else uses here, `queue` a number likewise;
-        for `mtu` see `Dataplane`.
+        `queue` is a number that nobody else uses here; for `mtu` see `Dataplane`.
         """
         self._mode = mode
-        self._mark = mark
         self._table = TranslationTable()
         self._maps = {family: KernelMaps(family) for family in FAMILIES}
         self._own: dict[Family, Own] = {}
         self._changed: dict[Family, Own] = {}
         self._direct: tuple[Address, ...] = ()
+        self._uplinks: tuple[tuple[str, Address], ...] | None = None
+        self._forwarding: set[Family] = set()
+        self._beside: dict[Family, str] = {}
+        """What the kernel was told of hosts behind this one."""
         self._homes: set[Address] = set()
         """Peers set or cleared since the last commit."""
         self._keys: set[bytes] = set()
         """Keys of translations in, likewise."""
+        self._made: dict[Family, str] = {}
+        """What was made of the tables that are there; see `rules.tag`."""
         # The queue first: libnftables ends the process where it lacks permission.
         self._queue = PacketQueue(queue)
+        self._netlink = Netlink()
         try:
             self._nft = Nft()
-            self._standing = [found for family in self._present() for found in self._load(family)]
+            self._standing = [found for family in FAMILIES for found in self._load(family)]
         except DataplaneError:
+            self._netlink.close()
             self._queue.close()
             raise
-        self._translator = Translator(self._table, self._queue, consumer, mark, mtu)
+        self._translator = Translator(self._table, self._queue, consumer, mtu)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._queue.fileno(), self._queue.read, self._translator.arrived)
 
@@ -81,20 +89,13 @@ class NetfilterDataplane:
 
     def set(self, translation: Translation) -> None:
         """Translate packets of this peer like this; see `Dataplane`."""
-        self._touch(translation.home)
-        self._table.set(translation)
-        self._keys.update(inward_keys(translation))
+        self._homes.add(translation.home)
+        self._keys.update(self._table.set(translation))
 
     def clear(self, home_address: Address) -> None:
         """Bring packets of this peer to the `Consumer`; see `Dataplane`."""
-        self._touch(home_address)
-        self._table.clear(home_address)
-
-    def _touch(self, home_address: Address) -> None:
         self._homes.add(home_address)
-        known = self._table.by_home.get(home_address)
-        if known is not None:
-            self._keys.update(inward_keys(known))
+        self._keys.update(self._table.clear(home_address))
 
     def own(self, home: Address, prefix_length: int, mobile: Sequence[Address]) -> None:
         """The own addresses of one family; see `Dataplane`."""
@@ -105,12 +106,19 @@ class NetfilterDataplane:
         self._direct = tuple(addresses)
         self._changed = self._own | self._changed
 
+    def uplinks(self, addresses: Sequence[tuple[str, Address]]) -> None:
+        """The interfaces that lead out; see `Dataplane`."""
+        self._uplinks = tuple(addresses)
+        self._changed = self._own | self._changed
+
     def commit(self) -> None:
         """Do what was collected, in one transaction, or nothing of it: raises `DataplaneError`.
 
         Where the kernel has not what it should, because somebody flushed all tables or another
         version of this program made them, everything is made anew.
         """
+        if not (self._changed or self._homes or self._keys):
+            return
         try:
             self._commit()
         except DataplaneError:
@@ -118,58 +126,100 @@ class NetfilterDataplane:
             self._commit()
 
     def _commit(self) -> None:
-        made = [family for family in self._changed if family not in self._own]
-        commands = "".join(self._owning(*changed) for changed in self._changed.items())
+        for family in [each for each in self._changed if self._is_another(each)]:
+            self._make(family)
         wanted = {family: self._wanted(family) for family in self._maps}
-        commands += "".join(self._maps[family].commands(wanted[family]) for family in wanted)
-        for family in made:
-            self._enqueue(family)
-        if commands:
-            self._nft.run(commands)
+        self._netlink.change(
+            [each for family in wanted for each in self._maps[family].changes(wanted[family])]
+        )
         for family, values in wanted.items():
             self._maps[family].done(values)
+        if self._changed:
+            self._tell_of_hosts_behind()
         self._own |= self._changed
         self._translator.own(self._own.values())
         for done in (self._changed, self._homes, self._keys):
             done.clear()
 
+    def _is_another(self, family: Family) -> bool:
+        """Whether the table has to be made for what the home address, or prefix, is now."""
+        before, now = self._own.get(family), self._changed[family]
+        if before is not None and replace(before, mobile=now.mobile) == now:
+            return False
+        return self._made.get(family) != self._tag(family, now)
+
+    def _tag(self, family: Family, own: Own) -> str:
+        text = rules.table(family, own.home, own.prefix_length)
+        return rules.tag(f"{text} {self._mode.value} {self._queue.number}")
+
+    def _make(self, family: Family) -> None:
+        """Make the table, with nothing in its maps yet."""
+        own = self._changed[family]
+        tag = self._tag(family, own)
+        text = rules.table(family, own.home, own.prefix_length)
+        self._nft.run(text + rules.tagging(family, tag))
+        made = rules.queueing(family, self._queue.number)
+        if own.prefix_length == HOST and self._mode is Mode.MAPS:
+            made += rules.translating(family)
+        self._netlink.change(made)
+        self._made[family] = tag
+        self._maps[family] = KernelMaps(family)
+        self._beside.pop(family, None)
+        self._own.pop(family, None)
+        self._homes.update(home for home in self._table.by_home if family_of(home) is family)
+        self._keys.update(key for key in self._table.inward if len(key) == 2 * family.width)
+
+    def _tell_of_hosts_behind(self) -> None:
+        """What concerns containers and the like. Nobody waits for it: it goes after the maps."""
+        self._look_at_forwarding()
+        for family, own in self._changed.items():
+            if own.prefix_length != HOST or self._uplinks is None:
+                continue
+            uplinks = [pair for pair in self._uplinks if family_of(pair[1]) is family]
+            forwarding = family in self._forwarding
+            text = rules.beside(family, own.home, uplinks, forwarding=forwarding)
+            if self._beside.get(family) != text:
+                self._nft.run(text)
+                self._beside[family] = text
+
+    def _look_at_forwarding(self) -> bool:
+        """Whether the host has begun to forward packets, or ended; nobody tells of that."""
+        before, self._forwarding = self._forwarding, set(filter(_forwards, FAMILIES))
+        return before != self._forwarding
+
     def _forget(self) -> None:
-        """Remove the tables, so that the next commit makes them, with all that is in them."""
-        self._remove_tables()
+        """Have the next commit make the tables, with all that is in them."""
         self._changed = self._own | self._changed
         self._own = {}
-        self._maps = {family: KernelMaps(family) for family in FAMILIES}
-        self._homes.update(self._table.by_home)
-        self._keys.update(self._table.inward)
-
-    def _owning(self, family: Family, own: Own) -> str:
-        before = self._own.get(family)
-        commands = ""
-        if before is None or replace(before, mobile=own.mobile) != own:
-            commands = rules.table(family, own.home, own.prefix_length, self._mode, self._mark)
-        listed = [rules.network(address, own.prefix_length) for address in own.mobile]
-        return commands + rules.members(family, "mobiles", listed) + self._directing(family)
-
-    def _directing(self, family: Family) -> str:
-        listed = [format_address(each) for each in self._direct if family_of(each) is family]
-        return rules.members(family, "direct", listed)
+        self._made = {}
 
     def _wanted(self, family: Family) -> dict[str, dict[bytes, bytes | None]]:
-        """What the touched elements of a family's maps are to be."""
-        local: dict[bytes, bytes | None] = {}
-        mobile: dict[bytes, bytes | None] = {}
+        """What the touched elements of a family's maps and sets are to be."""
+        start = 16 - family.width
+        out: dict[bytes, bytes | None] = {}
         for home in self._homes:
             if family_of(home) is family:
-                key = to_packed(home)
+                key = home[start:]
                 entry = self._in_kernel(self._table.outward.get(key))
-                local[key] = None if entry is None else to_packed(entry.source)
-                mobile[key] = None if entry is None else to_packed(entry.destination)
+                out[key] = entry and entry.source[start:] + entry.destination[start:]
         back: dict[bytes, bytes | None] = {}
         for key in self._keys:
             if len(key) == 2 * family.width:
                 found = self._table.inward.get(key) if self._mode is Mode.MAPS else None
-                back[key] = None if found is None else to_packed(found.home)
-        return {"local": local, "mobile": mobile, "home": back}
+                back[key] = found and found.home[start:] + found.local_home[start:]
+        return {"out": out, "in": back, **self._members(family)}
+
+    def _members(self, family: Family) -> dict[str, dict[bytes, bytes | None]]:
+        own = self._changed.get(family)
+        if own is None:
+            return {}
+        mobiles = {to_packed(prefix_of(each, own.prefix_length)) for each in own.mobile}
+        direct = {to_packed(each) for each in self._direct if family_of(each) is family}
+        maps = self._maps[family]
+        return {
+            "mobiles": maps.members("mobiles", mobiles),
+            "direct": maps.members("direct", direct),
+        }
 
     def _in_kernel(self, entry: Outward | None) -> Outward | None:
         """The entry, if the maps can express it."""
@@ -194,21 +244,23 @@ class NetfilterDataplane:
     def used(self) -> list[Address]:
         """Home addresses of the peers whose packets were translated since the last call."""
         found, self._translator.used = self._translator.used, set()
+        if self._look_at_forwarding():
+            self._changed = self._own | self._changed
+            self.commit()
         if self._mode is Mode.MAPS:
-            try:
-                for family in self._own:
-                    found.update(self._counted(family))
-            except DataplaneError:
-                # The tables are gone; this is called now and then, so it is found out here.
-                self._forget()
-                self._commit()
+            for family in self._own:
+                found.update(self._counted(family))
         return list(found)
 
     def _counted(self, family: Family) -> Iterable[Address]:
-        for name in COUNTING:
-            for listed in self._nft.read(f"list map {family.name} {TABLE} {name}"):
-                if "map" in listed:
-                    yield from self._maps[family].used(listed["map"])
+        for name in MAPS:
+            listed = self._netlink.elements(family.number, TABLE, name)
+            if listed is None:
+                # The tables are gone; this is called now and then, so it is found out here.
+                self._forget()
+                self._commit()
+                return
+            yield from self._maps[family].used(name, listed)
 
     def counters(self) -> Counters:
         """What happened to packets so far; a copy."""
@@ -222,8 +274,21 @@ class NetfilterDataplane:
         )
 
     def _mapped(self, family: Family) -> int:
+        return sum(self._counters(family).values())
+
+    def _counters(self, family: Family) -> dict[str, int]:
         listed = self._nft.read(f"list counters table {family.name} {TABLE}")
-        return sum(found["counter"]["packets"] for found in listed if "counter" in found)
+        counters = [found["counter"] for found in listed if "counter" in found]
+        return {counter["name"]: counter["packets"] for counter in counters}
+
+    def traffic(self, *, ipv4: bool) -> tuple[int, int]:
+        """Packets in and out that the kernel has translated so far; see `Dataplane`."""
+        try:
+            counted = self._counters(IPV4 if ipv4 else IPV6)
+        except DataplaneError:
+            # The tables are gone; `used` makes them anew.
+            return 0, 0
+        return counted["mapped-in"], counted["mapped-out"]
 
     # ---- what outlives a process ---------------------------------------------------------------
 
@@ -231,58 +296,45 @@ class NetfilterDataplane:
         """What a predecessor left in the kernel, and was neither set nor cleared since."""
         return [found for found in self._standing if self._table.by_home.get(found.home) is found]
 
-    def _present(self) -> list[Family]:
-        tables = [found["table"] for found in self._nft.read("list tables") if "table" in found]
-        names = {found["family"] for found in tables if found["name"] == TABLE}
-        return [family for family in FAMILIES if family.name in names]
-
     def _load(self, family: Family) -> list[Translation]:
         """Take the maps that stand for this dataplane's own."""
-        maps, home = self._maps[family], None
-        for found in self._nft.read(f"list table {family.name} {TABLE}"):
-            if "map" in found:
-                maps.load(found["map"])
-            elif found.get("set", {}).get("name") == "homes":
-                home = _single(found["set"].get("elem", ()))
-        standing: list[Translation] = []
-        if home is not None and self._mode is Mode.MAPS:
-            standing.extend(maps.standing(home))
+        maps = self._maps[family]
+        for name in (*MAPS, *SETS):
+            maps.load(name, self._netlink.elements(family.number, TABLE, name) or ())
+        if maps.elements["mobiles"]:
+            names = self._counters(family)
+            self._made[family] = next(filter(rules.is_tag, names), "")
+        standing = list(maps.standing()) if self._mode is Mode.MAPS else []
         for translation in standing:
             self._table.set(translation)
         # What is no whole translation goes with the first commit.
-        self._keys.update(key for key in maps.elements["home"] if key not in self._table.inward)
-        peers = maps.elements["local"].keys() | maps.elements["mobile"].keys()
-        self._homes.update(maps.address(key) for key in peers if key not in self._table.outward)
+        self._keys.update(key for key in maps.elements["in"] if key not in self._table.inward)
+        self._homes.update(
+            maps.address(key) for key in maps.elements["out"] if key not in self._table.outward
+        )
         return standing
 
-    def _enqueue(self, family: Family) -> None:
-        """Have marked packets sent to the queue."""
-        self._leave_queue(family)
-        lines = rules.to_queue(self._mark, self._queue.number)
-        iptables(f"{family.iptables}-restore", lines)
-
-    def _leave_queue(self, family: Family) -> None:
-        lines = rules.without_queue(iptables(f"{family.iptables}-save"))
-        if lines:
-            iptables(f"{family.iptables}-restore", lines)
-
     def _remove_tables(self) -> None:
-        self._nft.run("".join(f"delete table {f.name} {TABLE}\n" for f in self._present()))
+        """Remove the tables, those that are there."""
+        tables = [f"table {family.name} {TABLE}" for family in FAMILIES]
+        self._nft.run("".join(f"add {each}\ndelete {each}\n" for each in tables))
 
     def close(self, *, keep: bool = False) -> None:
         """End; remove what is in the kernel, unless it is kept for a successor."""
         self._loop.remove_reader(self._queue.fileno())
+        self._translator.close()
         try:
             if not keep:
                 self._remove_tables()
-                for family in FAMILIES:
-                    self._leave_queue(family)
         finally:
+            self._netlink.close()
             self._queue.close()
 
 
-def _single(elements: Sequence[object]) -> Address | None:
-    """The home address of a host, as the set `homes` lists it; None for a home prefix."""
-    if len(elements) != 1 or not isinstance(elements[0], str):
-        return None
-    return parse_address(elements[0])
+def _forwards(family: Family) -> bool:
+    """Whether this host is a router in a family, for containers or for guests as well."""
+    try:
+        return int((_SETTINGS / family.forwarding).read_text()) != 0
+    except FileNotFoundError:
+        # The kernel was started without the family.
+        return False

@@ -42,25 +42,24 @@ _ERROR: Final = 2
 _BIND, _COPY_PACKET = 1, 2
 _DROP, _ACCEPT = (verdict.to_bytes(4) for verdict in range(2))
 _CFG_COMMAND, _CFG_PARAMETERS, _CFG_LENGTH = 1, 2, 3
-_VERDICT_HEADER, _MARK, _PAYLOAD = 2, 3, 10
+_VERDICT_HEADER, _PAYLOAD = 2, 10
 
 _HEADER: Final = Struct("=IHHIIBB2s")
 # A packet's first attribute is its header: number, protocol, hook (nfqnl_build_packet_message).
 _FIRST: Final = Struct("=4xH18x4s2xB")
 _ATTRIBUTE: Final = Struct("=HH")
 _ATTRIBUTES_AT: Final = 32
-# Verdicts: length, what is the same in all of a queue, verdict, number, mark, payload's header.
+# Verdicts: length, what is the same in all of a queue, verdict, number, payload's header.
 _SAME: Final = Struct("=HHIIBB2sHH")
-_SHORT: Final = Struct("=I20s4s4s4s4s")
-_LONG: Final = Struct("=I20s4s4s4s4sHH")
-_MARK_HEADER: Final = _ATTRIBUTE.pack(8, _MARK)
+_SHORT: Final = Struct("=I20s4s4s")
+_LONG: Final = Struct("=I20s4s4sHH")
 _PADDING: Final = (b"", bytes(3), bytes(2), bytes(1))
 _LOOK_EVERY: Final = 8
 _ERRNO: Final = Struct("=16xi")
 _SIZE: Final = 0x10000 + 1024
 
-OnPacket = Callable[[bytes, int, int, bytes], None]
-"""Takes a packet's number (as the kernel wrote it), its hook, its mark, and its bytes."""
+OnPacket = Callable[[bytes, int, bytes], None]
+"""Takes a packet's number (as the kernel wrote it), its hook, and its bytes."""
 
 
 @final
@@ -159,38 +158,27 @@ class PacketQueue:
         message, number, hook = _FIRST.unpack_from(buffer)
         if message != _PACKET:
             return
-        mark, at = 0, _ATTRIBUTES_AT
+        at = _ATTRIBUTES_AT
         while at < size:
             length, kind = unpack(buffer, at)
             if kind == _PAYLOAD:
-                on_packet(number, hook, mark, self._view[at + 4 : at + length].tobytes())
+                on_packet(number, hook, self._view[at + 4 : at + length].tobytes())
                 return
-            if kind == _MARK:
-                mark = int.from_bytes(buffer[at + 4 : at + 8])
             at += length + 3 & ~3
 
-    def accept(self, number: bytes, mark: int, packet: bytes | None = None) -> None:
-        """Let a packet go on, with this mark, and with these bytes if they are not its own."""
-        four = mark.to_bytes(4)
+    def accept(self, number: bytes, packet: bytes | None = None) -> None:
+        """Let a packet go on, with these bytes if they are not its own."""
         if packet is None:
-            self._send(_SHORT.pack(_SHORT.size, self._head, _ACCEPT, number, _MARK_HEADER, four))
+            self._send(_SHORT.pack(_SHORT.size, self._head, _ACCEPT, number))
             return
         length = len(packet)
-        head = _LONG.pack(
-            _LONG.size + (length + 3 & ~3),
-            self._head,
-            _ACCEPT,
-            number,
-            _MARK_HEADER,
-            four,
-            length + 4,
-            _PAYLOAD,
-        )
+        size = _LONG.size + (length + 3 & ~3)
+        head = _LONG.pack(size, self._head, _ACCEPT, number, length + 4, _PAYLOAD)
         self._send(head + packet + _PADDING[length & 3])
 
     def drop(self, number: bytes) -> None:
         """Discard a packet."""
-        self._send(_SHORT.pack(_SHORT.size, self._head, _DROP, number, _MARK_HEADER, bytes(4)))
+        self._send(_SHORT.pack(_SHORT.size, self._head, _DROP, number))
 
     def overflowed(self) -> int:
         """Packets that the kernel dropped because the queue or its socket was full."""
@@ -199,8 +187,15 @@ class PacketQueue:
 
 
 def _statistics(number: int) -> list[str]:
-    """What the kernel says of a queue: number, port of the reader and so on; empty if unbound."""
-    lines = map(str.split, _STATISTICS.read_text().splitlines())
+    """What the kernel says of a queue: number, port of the reader and so on; empty if unbound.
+
+    Empty for another user than root, too.
+    """
+    try:
+        lines = map(str.split, _STATISTICS.read_text().splitlines())
+    except PermissionError:
+        # It is root's: a user with CAP_NET_ADMIN has a queue, but is not told of it.
+        return []
     return next((columns for columns in lines if int(columns[0]) == number), list[str]())
 
 

@@ -12,12 +12,12 @@ from mat.messages import MAT_PORT
 from mat.parameters import Parameters
 from mat_files.document import Document, Table
 from mat_files.errors import InputError
-from mat_real.dataplane import MARK, QUEUE
+from mat_real.dataplane import QUEUE
 from mat_real.key_file import fail, format_home, numbered_entries, open_key_file
 from mat_real.tables import DnsTable, LogTable, endpoint, text_field
 
 DEFAULT_CONFIG: Final = Path("/etc/mat/node.toml")
-DEFAULT_CONTROL: Final = "/run/mat/node.sock"
+DEFAULT_CONTROL: Final = "/run/mat-node/node.sock"
 
 Server = Annotated[tuple[Address, int], text_field(endpoint(MAT_PORT))]
 
@@ -45,8 +45,6 @@ class NodeTable(Table):
     translated in this process; slow, and needs less of the kernel."""
     queue: Annotated[int, Field(ge=0, le=65535)] = QUEUE
     """Number of the netfilter queue."""
-    mark: Annotated[int, Field(ge=1, le=0x8000_0000)] = MARK
-    """The one bit of a packet's mark that leads it into the queue."""
     control: str = DEFAULT_CONTROL
     """Unix socket for `mat node status`, beside this file if not absolute."""
 
@@ -96,8 +94,6 @@ class Configuration:
 def _findings(config: NodeConfig) -> list[tuple[tuple[str | int, ...], str]]:
     """What is wrong between fields that are valid one by one."""
     found: list[tuple[tuple[str | int, ...], str]] = []
-    if config.node.mark & (config.node.mark - 1):
-        found.append((("node", "mark"), f"is {config.node.mark:#x}; must be one bit"))
     try:
         _ = config.parameters
     except ValueError as error:

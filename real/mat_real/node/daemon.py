@@ -10,12 +10,14 @@ Time is CLOCK_BOOTTIME, which goes on while the host sleeps: mappings and leases
 """
 
 import asyncio
+import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, assert_never, final
 
-from mat.address import Address, is_ipv4
+from mat.address import Address, format_address, is_ipv4, prefix_of
 from mat.codec import Malformed, decode, encode
 from mat.effects import (
     ClearMapping,
@@ -41,6 +43,8 @@ USED_INTERVAL: Final = 10.0
 STANDING_TIME: Final = 60.0
 """Seconds for which a predecessor's mappings stand without an answer about them."""
 
+_log = logging.getLogger("mat.node")
+
 
 def boottime() -> float:
     """Seconds since the boot of the host, its sleep included."""
@@ -65,6 +69,16 @@ class Moa(Protocol):
     @property
     def address(self) -> Address:
         """The address itself."""
+        ...
+
+    @property
+    def interface(self) -> str:
+        """The interface that has it."""
+        ...
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of the largest packet that leaves from it whole."""
         ...
 
     @property
@@ -98,7 +112,7 @@ class Daemon:
         self._resolver = resolver
         self._now = now
         self._addresses: dict[bool, tuple[Address, ...]] = {True: (), False: ()}
-        self._settling = False
+        self._settling: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -106,6 +120,8 @@ class Daemon:
         self._standing: set[Address] = set()
         """Peers whose mappings a predecessor left in the kernel, not found out about yet."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self.unanswered: tuple[Address, float] | None = None
+        """Whom the DNS was asked about last, and when that had failed; None if it has answered."""
         self.events: Counter[EventKind] = Counter()
         self.malformed: Counter[Malformed] = Counter()
         self.received = 0
@@ -136,24 +152,37 @@ class Daemon:
         self._dataplane.commit()
 
     def end(self, *, keep: bool = False) -> None:
-        """Serve no longer; what is collected still goes. The kernel's part stays if `keep`."""
-        self._settle()
-        self._loop.remove_reader(self._signalling.fileno())
-        for timer in (self._timer, self._look, self._last_stand):
-            if timer is not None:
-                timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        self._dataplane.close(keep=keep)
+        """Serve no longer; what is collected still goes. The kernel's part stays if `keep`.
+
+        Raises `DataplaneError` if the kernel refuses something; the end it is all the same.
+        """
+        try:
+            self._settle()
+        finally:
+            # A socket that is closed while the loop reads it would end the process.
+            self._loop.remove_reader(self._signalling.fileno())
+            for timer in (self._timer, self._look, self._last_stand):
+                if timer is not None:
+                    timer.cancel()
+            for task in self._tasks:
+                task.cancel()
+            self._dataplane.close(keep=keep)
 
     def counters(self) -> Counters:
         """What happened to packets so far."""
         return self._dataplane.counters()
 
+    def traffic(self, *, ipv4: bool) -> tuple[int, int]:
+        """Packets in and out that the kernel has translated so far, in one family."""
+        return self._dataplane.traffic(ipv4=ipv4)
+
     # ---- inputs --------------------------------------------------------------------------------
 
     def uplinks_changed(self, ipv4: Sequence[Moa], ipv6: Sequence[Moa]) -> None:
         """The mobile addresses of the host are these now, in order of preference."""
+        self._dataplane.uplinks([(moa.interface, moa.address) for moa in (*ipv4, *ipv6)])
+        if ipv6:
+            self._dataplane.mtu = min(moa.mtu for moa in ipv6)
         for is_four, moas in ((True, ipv4), (False, ipv6)):
             addresses = tuple(moa.address for moa in moas)
             self._addresses[is_four] = addresses
@@ -164,7 +193,9 @@ class Daemon:
             until = tuple(moa.until for moa in moas)
             self._apply(machine, machine.addresses_changed(self._now(), addresses, until))
         self._adopt_standing()
-        # The sooner the IMS knows, the shorter the interruption.
+        # The sooner the IMS knows, the shorter the interruption: the kernel's tables, which take
+        # milliseconds to change, are needed when it has answered.
+        self._signalling.flush()
         self._settle()
 
     def packet_out(self, handle: Handle, source: Address, destination: Address) -> None:
@@ -240,9 +271,8 @@ class Daemon:
                 self.events[effect.kind] += 1
             else:
                 assert_never(effect)
-        if not self._settling:
-            self._settling = True
-            self._loop.call_soon(self._settle)
+        if self._settling is None:
+            self._settling = self._loop.call_soon(self._settle)
 
     def _count(self, effects: Iterable[NodeEffect]) -> None:
         for effect in effects:
@@ -251,19 +281,27 @@ class Daemon:
 
     def _settle(self) -> None:
         """Let go of what was collected."""
-        self._settling = False
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
         self._dataplane.commit()
         self._signalling.flush()
         self._rearm()
 
     def _send(self, effect: Send) -> None:
         self.sent += 1
+        self._signalling.send(effect.destination, encode(effect.message), self._sender(effect))
+
+    def _sender(self, effect: Send) -> Address | None:
+        """The own address that a message is from; None for that which it answers from."""
         source = effect.source
         own = self._addresses[is_ipv4(effect.destination.address)]
-        if source is None and effect.destination.local is None and own:
+        if source is None:
             # Left to the kernel it would be the home address.
-            source = own[0]
-        self._signalling.send(effect.destination, encode(effect.message), source)
+            return own[0] if own and effect.destination.local is None else None
+        # Of a mobile router it is the prefix.
+        length = self._machines[is_ipv4(source)].prefix_length
+        return next((a for a in own if prefix_of(a, length) == source), source)
 
     def _look_up(self, machine: MobileNode, home_address: Address) -> None:
         known = self._resolver.cached(home_address)
@@ -276,7 +314,17 @@ class Daemon:
 
     async def _resolve(self, machine: MobileNode, home_address: Address) -> None:
         found = await self._resolver.servers(home_address)
+        self._note_answer(home_address, failed=found in (NotFound.FAILED, ()))
         self._apply(machine, machine.servers_found(self._now(), home_address, found))
+
+    def _note_answer(self, home_address: Address, *, failed: bool) -> None:
+        """Keep whether the DNS answers, and say so in the log when that changes."""
+        before, self.unanswered = self.unanswered, (home_address, self._now()) if failed else None
+        asked = {"home": format_address(home_address)}
+        if failed and before is None:
+            _log.warning("the DNS does not answer: no new peers are found", extra=asked)
+        elif before is not None and not failed:
+            _log.info("the DNS answers again", extra=asked)
 
     # ---- time ----------------------------------------------------------------------------------
 
@@ -289,7 +337,9 @@ class Daemon:
             self._timer.cancel()
         self._timer, self._timer_at = None, deadline
         if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, deadline - self._now()), self._wake)
+            # uvloop rounds to milliseconds: down, it would wake again and again until it is time.
+            left = math.ceil((deadline - self._now()) * 1000) / 1000
+            self._timer = self._loop.call_later(max(0.0, left), self._wake)
 
     def _wake(self) -> None:
         self._timer = self._timer_at = None

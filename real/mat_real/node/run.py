@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ import uvloop
 from mat import __version__
 from mat.address import Address, format_address, is_ipv4, parse_address
 from mat.mapping_table import Servers
-from mat.messages import MAT_PORT, Endpoint
+from mat.messages import EXACT, MAT_PORT, Endpoint
 from mat.node import MobileNode
 from mat_real.control import listen
 from mat_real.datagrams import DatagramSocket, bind
@@ -39,6 +40,9 @@ _NOWHERE: Final[DnsServer] = ("127.0.0.1", DNS_PORT)
 
 BROKEN: Final = 70
 """Exit code after something that nobody expected."""
+
+_IPV6_TRANSPARENT: Final = 75
+"""Of linux/in6.h: a socket may send from addresses that no interface has, of IPv4 as well."""
 
 _log = logging.getLogger("mat.node")
 
@@ -97,7 +101,13 @@ class _Node:
         """Interface that was last asked for by `rehome`."""
         node = self._config.node
         homes = [Home(key.home_address, key.prefix_length) for key in self._keys]
-        self._uplinks = Uplinks(homes, self._changed, interfaces=node.interfaces, dhcp=node.dhcp)
+        self._uplinks = Uplinks(
+            homes,
+            self._changed,
+            interfaces=node.interfaces,
+            dhcp=node.dhcp,
+            memory=configuration.beside(node.control).with_suffix(".reverse-path"),
+        )
         self._machines: dict[bool, MobileNode] = {}
         self._probers: dict[bool, PathProber] = {}
         self._asked: tuple[DnsServer, ...] = ()
@@ -144,7 +154,11 @@ class _Node:
         stack.callback(self._daemon.end)
         for ipv4, machine in self._machines.items():
             prober = PathProber(
-                loop, machine.home_address, partial(_servers_of, machine), self._changed
+                loop,
+                machine.home_address,
+                partial(_servers_of, machine),
+                self._changed,
+                partial(self._daemon.traffic, ipv4=ipv4),
             )
             stack.callback(prober.close)
             self._probers[ipv4] = prober
@@ -153,15 +167,19 @@ class _Node:
 
     def _bound(self) -> Any:
         try:
-            return bind(port=MAT_PORT)
+            bound = bind(port=MAT_PORT)
         except OSError as error:
             what = f"cannot listen on UDP port {MAT_PORT} ({error.strerror})"
             mend = "end the other node or mapping server of this host, or give that an address"
             raise NodeError(f"{what}; {mend} of its own (ims.listen)") from error
+        if any(key.prefix_length != EXACT for key in self._keys):
+            # A mobile router answers for the hosts behind it, from the address that was asked.
+            bound.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+        return bound
 
     def _dataplane(self, consumer: Consumer) -> Dataplane:
         node = self._config.node
-        return NetfilterDataplane(consumer, Mode(node.dataplane), mark=node.mark, queue=node.queue)
+        return NetfilterDataplane(consumer, Mode(node.dataplane), queue=node.queue)
 
     def _own_servers(self) -> Servers:
         return tuple(Endpoint(address, port) for address, port in self._config.node.ims)
@@ -182,10 +200,7 @@ class _Node:
         for ipv4, prober in self._probers.items():
             prober.watch(moa.address for moa in self._uplinks.mobile_addresses(ipv4=ipv4))
         self._daemon.uplinks_changed(self._moas(ipv4=True), self._moas(ipv4=False))
-        if self._uplinks.problems != self._problems:
-            self._problems = self._uplinks.problems
-            for problem in self._problems:
-                _log.error("%s", problem)
+        self._look_for_problems()
         _log.info(
             "uplinks",
             extra={
@@ -195,6 +210,13 @@ class _Node:
                 or "none"
             },
         )
+
+    def _look_for_problems(self) -> None:
+        """Say in the log what was not there before."""
+        before, self._problems = self._problems, (*self._uplinks.problems, *self._uplinks.lacks())
+        for problem in self._problems:
+            if problem not in before:
+                _log.error("%s", problem)
 
     def _moas(self, *, ipv4: bool) -> list[MobileAddress]:
         found = self._uplinks.mobile_addresses(ipv4=ipv4)
@@ -258,6 +280,8 @@ class _Node:
     def _snapshot(self) -> dict[str, object]:
         now = boottime()
         counters = self._daemon.counters()
+        # Nobody tells when the kernel is set to forward packets.
+        self._look_for_problems()
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -274,7 +298,7 @@ class _Node:
                 for moa in self._all_moas()
             ],
             "name_servers": [address for address, _ in self._asked],
-            "problems": list(self._problems),
+            "problems": [*self._problems, *self._unanswered(now)],
             "packets": {
                 "mapped": counters.mapped,
                 "translated": counters.translated,
@@ -292,6 +316,17 @@ class _Node:
             },
             "events": {kind.name.lower(): n for kind, n in self._daemon.events.items()},
         }
+
+    def _unanswered(self, now: float) -> list[str]:
+        """That the DNS has failed, in words for the administrator, if it has."""
+        if self._daemon.unanswered is None:
+            return []
+        home_address, at = self._daemon.unanswered
+        servers = " ".join(address for address, _ in self._asked)
+        asked = f"{format_address(home_address)}, {now - at:.0f} s ago"
+        what = f"the DNS ({servers}) had no answer about {asked}"
+        meaning = "known peers are reached, new ones, and hosts without MAT, are not"
+        return [f"{what}: {meaning}; see what `mat dns lookup` says, and dns.servers"]
 
 
 def _servers_of(machine: MobileNode) -> Servers:

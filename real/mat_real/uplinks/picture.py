@@ -33,12 +33,17 @@ _WORKS: Final = ("UP", "UNKNOWN")
 
 _SECONDARY: Final = 0x01
 """Of IPv4, not the first of its subnet; of IPv6, temporary (RFC 8981)."""
+_OPTIMISTIC: Final = 0x04
+"""Tentative as well, but to be used meanwhile (RFC 4429): the host has been set so."""
 _DAD_FAILED: Final = 0x08
+_PERMANENT: Final = 0x80
 _DEPRECATED: Final = 0x20
 _TENTATIVE: Final = 0x40
 
 _UNIVERSE: Final = 0
 _UNICAST: Final = 1
+_DISCARDING: Final = frozenset({6, 7, 8})
+"""Types of routes that lead nowhere: blackhole, unreachable, prohibit."""
 _FOREVER: Final = 0xFFFFFFFF
 _NO_METRIC: Final = 1 << 32
 """Of a way out that no route describes: after all that have one."""
@@ -113,12 +118,16 @@ class Way:
 
 @final
 class Picture:
-    """Links, addresses and ways out as of the last event."""
+    """Links, addresses, ways out and delegated prefixes as of the last event."""
 
     def __init__(self) -> None:
         self.links: dict[int, Link] = {}
         self.addresses: dict[tuple[int, Address, int], Assigned] = {}
         self.ways: list[Way] = []
+        self.delegated: list[tuple[Address, int]] = []
+        """Prefixes, with their lengths, that networks have delegated to this host."""
+        self._doubtful: set[tuple[int, Address, int]] = set()
+        """Addresses that outlived a loss of the carrier, and were not announced again since."""
 
     def fold(self, message: nlmsg, now: float) -> bool:
         """Take an event in; whether routes may have gone with it that no event will tell of."""
@@ -132,7 +141,8 @@ class Picture:
             return False
         if kind == DELETE_ADDRESS:
             gone = _assigned(message, now)
-            self.addresses.pop((gone.index, gone.address, gone.prefix_length), None)
+            self.addresses.pop(_at(gone), None)
+            self._doubtful.discard(_at(gone))
             return True
         return False
 
@@ -146,7 +156,19 @@ class Picture:
             return False
         before = self.links.get(message["index"])
         self.links[message["index"]] = now = _link(message)
+        if not now.works:
+            self._doubt(now.index)
         return before is None or before.enabled != now.enabled
+
+    def _doubt(self, index: int) -> None:
+        """The next network may be another: what a router of this one announced may not do there."""
+        self._doubtful |= {
+            at
+            for at, assigned in self.addresses.items()
+            if assigned.index == index
+            and not is_ipv4(assigned.address)
+            and not assigned.flags & _PERMANENT
+        }
 
     def _without_link(self, message: nlmsg) -> bool:
         # A bridge says so, in its own family, of a port that leaves it.
@@ -158,7 +180,8 @@ class Picture:
         return True
 
     def _address(self, assigned: Assigned) -> None:
-        at = assigned.index, assigned.address, assigned.prefix_length
+        at = _at(assigned)
+        self._doubtful.discard(at)
         before = self.addresses.get(at)
         if before is not None and abs(before.until - assigned.until) < _SAME_LEASE:
             assigned = replace(assigned, until=before.until)
@@ -178,6 +201,7 @@ class Picture:
             for assigned in self.addresses.values()
             if is_ipv4(assigned.address) == ipv4
             and self._is_usable(assigned, preference)
+            and not self._is_outdated(assigned)
             and not any(in_prefix(assigned.address, *home) for home in homes)
             and (way := self._way_out(assigned.index, ipv4=ipv4)) is not None
             and (rank := self._rank(assigned, way, preference))
@@ -196,7 +220,19 @@ class Picture:
             and (not preference or link.name in preference)
             and assigned.scope == _UNIVERSE
             and is_unicast(assigned.address)
-            and not assigned.flags & (_TENTATIVE | _DAD_FAILED)
+            and not _is_unproven(assigned.flags)
+        )
+
+    def _is_outdated(self, assigned: Assigned) -> bool:
+        """Whether an address is of the network before, as that of the present one is there."""
+        return _at(assigned) in self._doubtful and any(
+            other.index == assigned.index
+            and not is_ipv4(other.address)
+            and other.scope == _UNIVERSE
+            and not other.flags & _PERMANENT
+            and at not in self._doubtful
+            and not _is_unproven(other.flags)
+            for at, other in self.addresses.items()
         )
 
     def _way_out(self, index: int, *, ipv4: bool) -> Way | None:
@@ -216,6 +252,9 @@ class Picture:
         name = self.links[assigned.index].name
         return (
             bool(assigned.flags & _DEPRECATED),
+            _at(assigned) in self._doubtful,
+            # While there is another, there is time to wait for what comes of it.
+            bool(assigned.flags & _OPTIMISTIC),
             preference.index(name) if preference else 0,
             way.metric,
             assigned.index,
@@ -244,6 +283,46 @@ class Picture:
             and way.gateway is None
             and not is_default(way.prefix_length, ipv4=ipv4)
         ]
+
+    def is_delegated(self, address: Address, length: int) -> bool:
+        """Whether the prefix of this length around an address is this host's to give away."""
+        return any(
+            within <= length and in_prefix(address, prefix, within)
+            for prefix, within in self.delegated
+        )
+
+    def address_within(self, prefix: Address, length: int) -> Address | None:
+        """An address that this host has in a prefix, always the same of several."""
+        found = [
+            (assigned.index, assigned.address)
+            for assigned in self.addresses.values()
+            if in_prefix(assigned.address, prefix, length) and not _is_unproven(assigned.flags)
+        ]
+        return min(found)[1] if found else None
+
+    def behind(self, mobiles: Sequence[MobileAddress], *, ipv4: bool) -> list[Way]:
+        """What is reached without a next hop over interfaces that are no uplinks.
+
+        Containers and guests, on bridges. Tunnels (point-to-point) are another way to what is
+        outside, not one to what is behind.
+        """
+        uplinks = {mobile.index for mobile in mobiles}
+        inside = [
+            link
+            for link in self.links.values()
+            if not link.loopback and not link.point_to_point and link.index not in uplinks
+        ]
+        return [way for link in inside for way in self.on_link(link.index, ipv4=ipv4)]
+
+
+def _at(assigned: Assigned) -> tuple[int, Address, int]:
+    """What an address is known by."""
+    return assigned.index, assigned.address, assigned.prefix_length
+
+
+def _is_unproven(flags: int) -> bool:
+    """Whether an address may turn out to be another host's, and is not to be used until then."""
+    return bool(flags & _DAD_FAILED or (flags & _TENTATIVE and not flags & _OPTIMISTIC))
 
 
 def boottime() -> float:
@@ -284,6 +363,18 @@ def ways_of(route: nlmsg) -> list[Way]:
         for index, gateway in _next_hops(route)
         if gateway is None or is_default(length, ipv4=ipv4)
     ]
+
+
+def delegated_by(route: nlmsg) -> tuple[Address, int] | None:
+    """The prefix of a route that discards what no more specific one is for; None of others.
+
+    Whoever is delegated a prefix has to have one (RFC 7084, WPD-5), and those who ask for prefixes
+    put it there: systemd-networkd, dhcpcd, netifd. No other trace in the kernel says so.
+    """
+    text = route.get_attr("RTA_DST")
+    if route["type"] not in _DISCARDING or text is None:
+        return None
+    return address_of(text), in_128_bits(route["dst_len"], route["family"])
 
 
 def _next_hops(route: nlmsg) -> list[tuple[int, Address | None]]:

@@ -2,10 +2,13 @@
 
 Four rules, by preference, for each family that the node has a home address in:
 
-    4910  from MOBILE     lookup 49700…  what leaves from a mobile address leaves by its interface
+    4910  from MOBILE     lookup 49700…  what leaves from a mobile address leaves by its interface,
+                                         unless it is for a host behind this one
     4920  to NAME SERVER  lookup main    the DNS is asked from where the host is
     4930  lookup main suppress_prefixlength 0    to what is near, as ever
-    4940  lookup 49628                   all else: from the home address
+    4940  iif lo lookup 49628            all else that this host sends: from the home address
+
+What the host forwards for others, of containers and guests, goes by main, as without a node.
 
 The default route of table 49628 gives applications' packets the home address as source, and is
 there when no uplink is. Its device sees no packet that is translated: that changes the addresses,
@@ -43,6 +46,11 @@ PROTOCOL: Final = 77
 HOME_TABLE: Final = 49628
 MOBILE_TABLES: Final = 49700
 """The table of the first mobile address; the others follow."""
+SIGNALLING_TABLE: Final = 49629
+BEHIND_TABLE: Final = 49630
+"""Of a mobile router; see `mat_real.uplinks.router`."""
+SIGNALLING_RULE: Final = 4900
+BEHIND_RULE: Final = 4905
 MOBILE_RULE: Final = 4910
 NAME_SERVER_RULE: Final = 4920
 NEAR_RULE: Final = 4930
@@ -58,10 +66,13 @@ _LOOPBACK: Final = 1
 """The index of `lo`, the first in every network namespace."""
 _ONLINK: Final = 4
 _LINK_SCOPE: Final = 253
+_HOST_SCOPE: Final = 254
 _UNICAST: Final = 1
+_LOCAL: Final = 2
 _LOOKUP: Final = 1
 _NO_DAD: Final = 0x02
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
+_UDP: Final = 17
 _FLAG_UP: Final = 0x1
 _FLAG_NO_ARP: Final = 0x80
 _FLAG_MULTICAST: Final = 0x1000
@@ -90,6 +101,13 @@ class Rule:
     destination: Address | None = None
     suppress: int | None = None
     """Routes with prefixes up to this length do not count."""
+    sent_here: bool = False
+    """Only for what this host itself sends: the kernel says of it that it came in by `lo`."""
+    source_length: int = EXACT
+    destination_length: int = EXACT
+    """Of the prefix, in bits of the 128-bit form."""
+    port: int | None = None
+    """Only for UDP to this port."""
 
 
 @final
@@ -105,6 +123,8 @@ class Route:
     gateway: Address | None = None
     source: Address | None = None
     mtu: int | None = None
+    local: bool = False
+    """Whether what it is for has arrived: the host takes it as its own."""
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -131,7 +151,8 @@ class Installed:
 
     def table_of(self, mobile: Address) -> int | None:
         """The table that a mobile address has."""
-        return next((r.table for r in self.rules if r.source == mobile), None)
+        of = (r.table for r in self.rules if r.source == mobile and r.source_length == EXACT)
+        return next(of, None)
 
     def mtu(self, *, ipv4: bool) -> int | None:
         """The MTU of the default route from the home address."""
@@ -151,18 +172,24 @@ def wanted(
     A mobile address keeps the table that it has.
     """
     ipv4 = is_ipv4(home.address)
-    rules = {Rule(ipv4, NEAR_RULE, MAIN_TABLE, suppress=0), Rule(ipv4, HOME_RULE, HOME_TABLE)}
+    rules = {Rule(ipv4, NEAR_RULE, MAIN_TABLE, suppress=0)}
+    routes: set[Route] = set()
+    source = _source(home, picture)
+    if source is not None:
+        rules.add(Rule(ipv4, HOME_RULE, HOME_TABLE, sent_here=True))
+        routes.add(_home_route(source, mobiles, picture, installed))
     for server in name_servers:
         if is_ipv4(server) == ipv4:
             rules.add(Rule(ipv4, NAME_SERVER_RULE, MAIN_TABLE, destination=server))
-    routes = {_home_route(home, mobiles, picture, installed)}
     for mobile, table in _tables(mobiles, installed):
         rules.add(Rule(ipv4, MOBILE_RULE, table, source=mobile.address))
         everything = from_ipv4(bytes(4)) if ipv4 else UNSPECIFIED
         length = 96 if ipv4 else 0
         routes.add(Route(ipv4, table, everything, length, mobile.index, mobile.gateway))
-        for way in picture.on_link(mobile.index, ipv4=ipv4):
-            routes.add(Route(ipv4, table, way.prefix, way.prefix_length, mobile.index))
+        near = [*picture.on_link(mobile.index, ipv4=ipv4), *picture.behind(mobiles, ipv4=ipv4)]
+        # Of two interfaces to the same prefix, the address's own.
+        first = {(way.prefix, way.prefix_length): way.index for way in reversed(near)}
+        routes |= {Route(ipv4, table, *prefix, index) for prefix, index in first.items()}
     return Wanted(frozenset(rules), frozenset(routes))
 
 
@@ -175,10 +202,17 @@ def _tables(
     return [(m, table if (table := kept[m.address]) is not None else next(free)) for m in mobiles]
 
 
+def _source(home: Home, picture: Picture) -> Address | None:
+    """The home address of the host itself: a mobile router may have one, in its prefix."""
+    if home.prefix_length == EXACT:
+        return home.address
+    return picture.address_within(home.address, home.prefix_length)
+
+
 def _home_route(
-    home: Home, mobiles: Sequence[MobileAddress], picture: Picture, installed: Installed
+    source: Address, mobiles: Sequence[MobileAddress], picture: Picture, installed: Installed
 ) -> Route:
-    ipv4 = is_ipv4(home.address)
+    ipv4 = is_ipv4(source)
     sink = None if ipv4 else picture.link_named(SINK)
     return Route(
         ipv4,
@@ -186,7 +220,7 @@ def _home_route(
         from_ipv4(bytes(4)) if ipv4 else UNSPECIFIED,
         96 if ipv4 else 0,
         _LOOPBACK if sink is None else sink.index,
-        source=home.address if home.prefix_length == EXACT else None,
+        source=source,
         mtu=min((m.mtu for m in mobiles), default=installed.mtu(ipv4=ipv4) or _LEAST_MTU),
     )
 
@@ -273,7 +307,7 @@ class Policy:
             for route in self._requests.dump(
                 netlink.GET_ROUTE, {"family": family, "proto": PROTOCOL}
             ):
-                if _table(route) == HOME_TABLE or _table(route) >= MOBILE_TABLES:
+                if _table(route) >= HOME_TABLE:
                     found.routes.add(_route(route))
         return found
 
@@ -297,7 +331,7 @@ class Policy:
         self._route(netlink.NEW_ROUTE, route)
 
     def _rule(self, kind: int, rule: Rule) -> None:
-        width = 32 if rule.ipv4 else 128
+        shorter = 96 if rule.ipv4 else 0
         attributes: Attributes = {
             "FRA_PRIORITY": rule.preference,
             "FRA_TABLE": rule.table,
@@ -309,10 +343,15 @@ class Policy:
             attributes["FRA_DST"] = format_address(rule.destination)
         if rule.suppress is not None:
             attributes["FRA_SUPPRESS_PREFIXLEN"] = rule.suppress
+        if rule.sent_here:
+            attributes["FRA_IIFNAME"] = "lo"
+        if rule.port is not None:
+            attributes["FRA_IP_PROTO"] = _UDP
+            attributes["FRA_DPORT_RANGE"] = f"{rule.port}:{rule.port}"
         fields = {
             "family": _family(ipv4=rule.ipv4),
-            "src_len": width if rule.source is not None else 0,
-            "dst_len": width if rule.destination is not None else 0,
+            "src_len": rule.source_length - shorter if rule.source is not None else 0,
+            "dst_len": rule.destination_length - shorter if rule.destination is not None else 0,
             "action": _LOOKUP,
         }
         flags = netlink.CREATE | netlink.EXCLUSIVE if kind == netlink.NEW_RULE else 0
@@ -335,8 +374,8 @@ class Policy:
             "family": _family(ipv4=route.ipv4),
             "dst_len": length,
             "proto": PROTOCOL,
-            "type": _UNICAST,
-            "scope": _LINK_SCOPE if route.ipv4 and route.gateway is None else 0,
+            "type": _LOCAL if route.local else _UNICAST,
+            "scope": _scope(route),
             "flags": 0 if route.gateway is None else _ONLINK,
         }
         flags = netlink.CREATE | netlink.REPLACE if kind == netlink.NEW_ROUTE else 0
@@ -349,6 +388,12 @@ class Policy:
             self._requests.change(kind, flags, fields, attributes)
         except NetlinkError as error:
             self._refused(f"{what}: the kernel refused it: {error.args[-1]}")
+
+
+def _scope(route: Route) -> int:
+    if route.local:
+        return _HOST_SCOPE
+    return _LINK_SCOPE if route.ipv4 and route.gateway is None else 0
 
 
 def _before(route: Route) -> tuple[int, int]:
@@ -372,13 +417,19 @@ def _table(route: nlmsg) -> int:
 
 def _rule(message: nlmsg) -> Rule:
     suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
+    source, destination = _address(message, "FRA_SRC"), _address(message, "FRA_DST")
+    ports: str | None = message.get_attr("FRA_DPORT_RANGE")
     return Rule(
         message["family"] == socket.AF_INET,
         message.get_attr("FRA_PRIORITY") or 0,
         message.get_attr("FRA_TABLE") or 0,
-        _address(message, "FRA_SRC"),
-        _address(message, "FRA_DST"),
+        source,
+        destination,
         None if suppress in {None, _NO_SUPPRESSION} else suppress,
+        message.get_attr("FRA_IIFNAME") == "lo",
+        EXACT if source is None else in_128_bits(message["src_len"], message["family"]),
+        EXACT if destination is None else in_128_bits(message["dst_len"], message["family"]),
+        None if ports is None else int(ports.partition(":")[0]),
     )
 
 
@@ -396,4 +447,5 @@ def _route(message: nlmsg) -> Route:
         _address(message, "RTA_GATEWAY"),
         _address(message, "RTA_PREFSRC"),
         None if metrics is None else metrics.get_attr("RTAX_MTU"),
+        message["type"] == _LOCAL,
     )

@@ -3,16 +3,24 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final, final
 
 from pyroute2.netlink import nlmsg
 
 from mat.address import Address, is_ipv4
-from mat_real.uplinks import netlink
+from mat_real.uplinks import netlink, router
 from mat_real.uplinks.dhcp_link import FIRST_METRIC, DhcpInterface
 from mat_real.uplinks.netlink import Events, Requests
-from mat_real.uplinks.picture import MAIN_TABLE, MobileAddress, Picture, boottime, ways_of
-from mat_real.uplinks.policy import PROTOCOL, Home, Policy, wanted
+from mat_real.uplinks.picture import (
+    MAIN_TABLE,
+    MobileAddress,
+    Picture,
+    boottime,
+    delegated_by,
+    ways_of,
+)
+from mat_real.uplinks.policy import PROTOCOL, Home, Installed, Policy, Wanted, wanted
 from mat_real.uplinks.reverse_path import ReversePath
 
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6})
@@ -33,7 +41,8 @@ class Uplinks:
     their addresses from here; others get them from whoever assigns them. `changed` is called when
     the mobile addresses, the name servers of leases or the problems have changed; by then the
     kernel's rules and routes are in line. All of it happens on the thread of the running loop, in
-    the network namespace that this thread is in when `open` is called.
+    the network namespace that this thread is in when `open` is called. `memory` is a file for what
+    a successor has to know after a kill (`mat_real.uplinks.reverse_path`).
     """
 
     def __init__(
@@ -43,6 +52,7 @@ class Uplinks:
         *,
         interfaces: Sequence[str] = (),
         dhcp: Sequence[str] = (),
+        memory: Path | None = None,
     ) -> None:
         """Raises `ValueError` for two homes of a family."""
         if len({is_ipv4(home.address) for home in homes}) != len(homes):
@@ -56,9 +66,10 @@ class Uplinks:
         self._dhcp_names = tuple(dhcp)
         self._dhcp: list[DhcpInterface] = []
         self._picture = Picture()
-        self._reverse_path = ReversePath()
+        self._memory = memory
         self._asked: tuple[Address, ...] = ()
         self._mobile: dict[bool, tuple[MobileAddress, ...]] = {True: (), False: ()}
+        self._usable = self._mobile
         self._name_servers: tuple[Address, ...] = ()
         self._problems: tuple[str, ...] = ()
         self._refusals: list[str] = []
@@ -69,8 +80,11 @@ class Uplinks:
     # ---- what a node may look at ---------------------------------------------------------------
 
     def mobile_addresses(self, *, ipv4: bool) -> tuple[MobileAddress, ...]:
-        """The addresses of a family that are usable now, best first."""
-        return self._mobile[ipv4]
+        """The addresses of a family that are usable now, best first.
+
+        Of a mobile router, those that stand for a mobile prefix.
+        """
+        return self._usable[ipv4]
 
     @property
     def name_servers(self) -> tuple[Address, ...]:
@@ -81,6 +95,17 @@ class Uplinks:
     def problems(self) -> tuple[str, ...]:
         """What was refused, in words for the administrator; empty if nothing."""
         return self._problems
+
+    def lacks(self) -> list[str]:
+        """What a mobile router lacks at the moment, in words for the administrator."""
+        forwards = router.forwarding(self._homes)
+        return [
+            lack
+            for home in self._homes
+            for lack in router.lacks(
+                home, self._mobile[is_ipv4(home.address)], self._picture, forwards[home.address]
+            )
+        ]
 
     # ---- beginning and end ---------------------------------------------------------------------
 
@@ -93,6 +118,7 @@ class Uplinks:
         self._requests = Requests()
         self._events = Events()
         self._policy = Policy(self._requests, self._refusals.append)
+        self._reverse_path = ReversePath(self._memory)
         self._read_all()
         self._dhcp = [self._client_of(n) for n in sorted(self._dhcp_names, key=self._metric)]
         self._tell_dhcp()
@@ -102,7 +128,8 @@ class Uplinks:
         if self._problems:
             refusals = "; ".join(self._problems)
             self.close()
-            raise UplinksError(f"{refusals}. That takes root, or CAP_NET_ADMIN")
+            also = "; for node.dhcp, CAP_NET_RAW too" if self._dhcp_names else ""
+            raise UplinksError(f"{refusals}. That takes root, or CAP_NET_ADMIN{also}")
         self._told = self._state
         self._loop.add_reader(self._events.fileno(), self._readable)
 
@@ -199,7 +226,7 @@ class Uplinks:
     @property
     def _state(self) -> tuple[object, ...]:
         """What `changed` is about."""
-        return self._mobile, self._name_servers, self._problems
+        return self._usable, self._name_servers, self._problems
 
     # ---- the kernel ----------------------------------------------------------------------------
 
@@ -215,14 +242,15 @@ class Uplinks:
 
     def _read_routes(self) -> None:
         self._routes_are_stale = False
-        self._picture.ways = [
-            way
+        routes = [
+            route
             for family in _FAMILIES
             for route in self._requests.dump(
                 netlink.GET_ROUTE, {"family": family}, {"RTA_TABLE": MAIN_TABLE}
             )
-            for way in ways_of(route)
         ]
+        self._picture.ways = [way for route in routes for way in ways_of(route)]
+        self._picture.delegated = [d for route in routes if (d := delegated_by(route)) is not None]
 
     def _hold(self) -> None:
         self._policy.hold_homes(self._homes, self._picture)
@@ -236,26 +264,35 @@ class Uplinks:
         if self._routes_are_stale:
             self._read_routes()
         self._mobile = {ipv4: self._mobile_addresses(ipv4=ipv4) for ipv4 in (True, False)}
+        self._usable = dict(self._mobile)
+        for home in self._homes:
+            of_family = self._mobile[is_ipv4(home.address)]
+            usable = router.with_prefixes(home, of_family, self._picture)
+            self._usable[is_ipv4(home.address)] = usable
         leases = [lease for d in self._dhcp if (lease := d.lease) is not None]
         self._name_servers = tuple(dict.fromkeys(s for each in leases for s in each.name_servers))
         installed = self._policy.installed(self._families)
         self._policy.apply(
-            [
-                wanted(
-                    home,
-                    self._mobile[is_ipv4(home.address)],
-                    self._asked,
-                    self._picture,
-                    installed,
-                )
-                for home in self._homes
-            ],
-            installed,
+            [each for home in self._homes for each in self._wanted(home, installed)], installed
         )
-        used = {mobile.interface for mobile in self._mobile[True]}
+        used = {mobile.interface for mobile in self._mobile[True]} | self._behind()
         strict = self._reverse_path.loosen(used) if socket.AF_INET in self._families else []
         self._problems = (*dict.fromkeys(self._refusals), *strict)
         self._refusals.clear()
+
+    def _wanted(self, home: Home, installed: Installed) -> tuple[Wanted, Wanted]:
+        mobiles = self._mobile[is_ipv4(home.address)]
+        host = wanted(home, mobiles, self._asked, self._picture, installed)
+        return host, router.routed(home, mobiles, self._picture, host)
+
+    def _behind(self) -> set[str]:
+        """Interfaces on which packets turn out to be from a mobile prefix, as they are routed."""
+        return {
+            name
+            for home in self._homes
+            if is_ipv4(home.address)
+            for name in router.interfaces_behind(home, self._mobile[True], self._picture)
+        }
 
     def _mobile_addresses(self, *, ipv4: bool) -> tuple[MobileAddress, ...]:
         return self._picture.mobile_addresses(
@@ -281,4 +318,4 @@ class Uplinks:
 
 def _is_way(route: nlmsg) -> bool:
     table: Any = route.get_attr("RTA_TABLE")
-    return bool(table == MAIN_TABLE and ways_of(route))
+    return bool(table == MAIN_TABLE and (ways_of(route) or delegated_by(route)))
