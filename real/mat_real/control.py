@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard, cast
 
 TIME_OUT: Final = 5.0
 """Seconds for a daemon to answer."""
@@ -35,11 +35,11 @@ async def listen(path: Path, answer: Answer, field: str) -> asyncio.Server:
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Who goes without waiting, or says what nobody understands, gets nothing.
-        words = None
+        words: object = None
         with suppress(OSError, ValueError):
             words = json.loads(await reader.readline())
         try:
-            if words is not None:
+            if _is_words(words):
                 writer.write(json.dumps(answer(words)).encode())
                 with suppress(OSError):
                     await writer.drain()
@@ -53,6 +53,12 @@ async def listen(path: Path, answer: Answer, field: str) -> asyncio.Server:
         # Python's own error for a path that is too long has no number.
         what = f"{path}: cannot be made ({error.strerror or error})"
         raise ControlError(f"{what}; {_mend(field)}") from error
+
+
+def _is_words(said: object) -> TypeGuard[list[str]]:
+    return isinstance(said, list) and all(
+        isinstance(word, str) for word in cast("list[object]", said)
+    )
 
 
 def check_place(path: Path, field: str) -> None:

@@ -1,11 +1,13 @@
 """A path that dies while its link stays up is noticed by what does not pass any more."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mat_real.node.probing import GLANCE
 from tests.real.ims_server import wait_until
 from tests.real.node_world import HOMES, World, address, world
 from tests.real.privilege import needs_root
@@ -50,6 +52,22 @@ def cut(made: World) -> None:
 def questions(made: World) -> int:
     listed = made.run("r", "nft", "list", "table", "ip", "t")
     return int(listed.split("packets ")[1].split()[0])
+
+
+def test_a_dead_path_is_noticed_after_the_other_uplink_was_away(two: World) -> None:
+    two.listen("cn", PORT)
+    a, b = ([net, address(name, 2, ipv6=True)] for net, name in ((A, "a"), (B, "b")))
+    two.registers("mn", *map(list, zip(a, b, strict=True)))
+    two.ip("mn", "link set w1 down", "addr flush dev w1")
+    two.registers("mn", *([one] for one in a))
+    # Long enough for a look at what passes, which finds nowhere else to go.
+    time.sleep(2 * GLANCE)
+    two.ip("mn", "link set w1 up", *two.addresses("w1", "b", 2, 20))
+    two.registers("mn", *map(list, zip(a, b, strict=True)))
+    with two.talk("mn", HOME["cn"], PORT) as kept:
+        assert kept.goes_on()
+        cut(two)
+        assert kept.goes_on()
 
 
 def test_a_silent_answer_gives_a_dead_path_away(two: World) -> None:

@@ -338,9 +338,6 @@ class Plane:
     def own(self, home: str, length: int, mobile: tuple[str, ...]) -> None:
         self._call("own", parse_address(home), length, tuple(map(parse_address, mobile)))
 
-    def direct(self, *addresses: str) -> None:
-        self._call("direct", tuple(map(parse_address, addresses)))
-
     def commit(self) -> None:
         self._call("commit")
 

@@ -87,7 +87,7 @@ class Consumer(Protocol):
 class Dataplane(Protocol):
     """Translates packets as it is told. Used on the event loop's thread.
 
-    `set`, `clear`, `own`, `direct` and `uplinks` are collected, and done all at once by `commit`.
+    `set`, `clear`, `own` and `uplinks` are collected, and done all at once by `commit`.
     Every method that changes the kernel may raise `DataplaneError`.
     """
 
@@ -109,14 +109,6 @@ class Dataplane(Protocol):
 
     def own(self, home: Address, prefix_length: int, mobile: Sequence[Address]) -> None:
         """The home address, or prefix, of one family, and the present mobile addresses of it."""
-        ...
-
-    def direct(self, addresses: Sequence[Address]) -> None:
-        """The name servers, of both families: packets to and from them are left alone.
-
-        That matters at home, where they bear the home address: to find out about a peer must not
-        wait for what is found out about a name server.
-        """
         ...
 
     def uplinks(self, addresses: Sequence[tuple[str, Address]]) -> None:

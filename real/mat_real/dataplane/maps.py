@@ -9,7 +9,7 @@ from typing import Final, final
 from mat.address import Address, from_ipv4
 from mat.effects import Translation
 from mat_real.dataplane.nfnetlink import Element, Message, delete, put
-from mat_real.dataplane.rules import IPV4, MAPS, SETS, TABLE, Family
+from mat_real.dataplane.rules import IPV4, MAPS, MOBILES, TABLE, Family
 from mat_real.dataplane.table import HOST
 
 Wanted = Mapping[str, Mapping[bytes, bytes | None]]
@@ -27,7 +27,7 @@ class KernelMaps:
 
     def __init__(self, family: Family) -> None:
         self._family = family
-        self.elements: dict[str, dict[bytes, bytes]] = {name: {} for name in (*MAPS, *SETS)}
+        self.elements: dict[str, dict[bytes, bytes]] = {name: {} for name in (*MAPS, MOBILES)}
         self._seen: dict[str, dict[bytes, int]] = {name: {} for name in MAPS}
 
     # ---- changing ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ The formats are those of linux/netfilter/nf_tables.h and netlink(7).
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from errno import ENOENT
+from errno import EMSGSIZE, ENOENT
 from struct import Struct, pack
 from typing import Final, NamedTuple, final
 
@@ -27,15 +27,21 @@ _AT_ONCE: Final = 500
 
 _NETLINK_NETFILTER: Final = 12
 _FORCE_SEND_BUFFER: Final = 32
+_SOL_NETLINK: Final = 270
+_CAP_ACK: Final = 10
 _REQUEST, _ACK, _DUMP, _CREATE = 1, 4, 0x300, 0x400
 _ERROR, _DONE = 2, 3
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _NFTABLES: Final = 10
-_NEW_RULE, _NEW_ELEMENTS, _GET_ELEMENTS, _DELETE_ELEMENTS = (
-    _NFTABLES << 8 | kind for kind in (6, 12, 13, 14)
+_NEW_RULE, _GET_RULES, _NEW_ELEMENTS, _GET_ELEMENTS, _DELETE_ELEMENTS, _GET_OBJECTS = (
+    _NFTABLES << 8 | kind for kind in (6, 7, 12, 13, 14, 19)
 )
 _FIRST, _MIDDLE, _LAST = range(3)
 """Sequence numbers in a transaction: its errors are reported in the order of its messages."""
+_NUMBERS: Final = 3
+_LARGEST: Final = 0x7FFF_FFFF
+_INTERRUPTED: Final = 0x10
+_ATTEMPTS: Final = 5
 
 _HEADER: Final = Struct("=IHHIIBxH")
 _ANSWER: Final = Struct("=IHHIIi")
@@ -51,6 +57,7 @@ _KEY, _DATA, _EXPRESSION = 1, 2, 7
 _VALUE: Final = 1
 _NAME, _CONTENT = 1, 2
 _PACKETS: Final = 2
+_OBJECT_NAME, _OBJECT_CONTENT = 2, 4
 # Of rules.
 _VERDICT, _REGISTER = 0, 1
 _NETWORK: Final = 1
@@ -84,16 +91,29 @@ class Message(NamedTuple):
         )
 
 
+class _Answer(NamedTuple):
+    kind: int
+    flags: int
+    sequence: int
+    code: int
+    """An error, of those that end a request; else 0."""
+    attributes: bytes
+
+
 @final
 class Netlink:
     """A socket to the nftables of the network namespace that it was made in."""
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_sequence", "_socket")
 
     def __init__(self) -> None:
+        self._sequence = 0
+        """Of the request under way; what has a lower one answers an earlier request."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         self._socket.bind((0, 0))
         self._socket.settimeout(_TIMEOUT)
+        # An error need not bring back the message that caused it.
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _FORCE_SEND_BUFFER, SEND_BUFFER)
         except PermissionError:
@@ -105,30 +125,37 @@ class Netlink:
         self._socket.close()
 
     def change(self, changes: Sequence[Message]) -> None:
-        """Make all of these changes, or none of them. Raises `DataplaneError`."""
+        """Make all of these changes, or none of them. Raises `DataplaneError`.
+
+        Where they are too much for one transaction, it is several, in this order.
+        """
         if not changes:
             return
+        try:
+            self._transact(changes)
+        except OSError as error:
+            if error.errno != EMSGSIZE or len(changes) == 1:
+                raise _refused(error) from error
+            half = len(changes) // 2
+            self.change(changes[:half])
+            self.change(changes[half:])
+
+    def _transact(self, changes: Sequence[Message]) -> None:
+        begin = self._next()
         *others, last = changes
         batch = [
-            _boundary(_BATCH_BEGIN, _FIRST),
-            *(each.packed(_MIDDLE, _CREATE) for each in others),
-            last.packed(_LAST, _CREATE | _ACK),
-            _boundary(_BATCH_END, _LAST),
+            _boundary(_BATCH_BEGIN, begin + _FIRST),
+            *(each.packed(begin + _MIDDLE, _CREATE) for each in others),
+            last.packed(begin + _LAST, _CREATE | _ACK),
+            _boundary(_BATCH_END, begin + _LAST),
         ]
-        try:
-            self._socket.send(b"".join(batch))
-            self._outcome()
-        except OSError as error:
-            raise _refused(error) from error
-
-    def _outcome(self) -> None:
-        """Read what became of a transaction; raises the first of its errors."""
-        first, sequence = 0, _MIDDLE
-        while sequence == _MIDDLE:
-            answer = self._socket.recv(_RECEIVE)
-            for at in _starts(answer, 0, len(answer)):
-                _, _, _, sequence, _, code = _ANSWER.unpack_from(answer, at)
-                first = first or code
+        self._socket.send(b"".join(batch))
+        # An error of the whole has the number of the first.
+        first, ended = 0, False
+        while not ended:
+            for answer in self._answers(begin):
+                first = first or answer.code
+                ended = answer.sequence != begin + _MIDDLE
         if first:
             raise OSError(-first, os.strerror(-first))
 
@@ -136,25 +163,69 @@ class Netlink:
         """What is in a map or set; None if there is none of that name. Raises `DataplaneError`."""
         query = Message(_GET_ELEMENTS, family, _text(_TABLE, table) + _text(_SET, name))
         try:
-            self._socket.send(query.packed(_FIRST, _DUMP))
-            return self._listed()
+            return [each for answer in self._dump(query) for each in _elements_in(answer)]
         except OSError as error:
             if error.errno == ENOENT:
                 return None
             raise _refused(error) from error
 
-    def _listed(self) -> list[Element]:
-        found: list[Element] = []
+    def counters(self, family: int, table: str) -> dict[str, int]:
+        """Packets that a table's counters have counted; none without the table."""
+        query = Message(_GET_OBJECTS, family, _text(_TABLE, table))
+        try:
+            return dict(map(_counter_in, self._dump(query)))
+        except OSError as error:
+            raise _refused(error) from error
+
+    def chains(self, family: int, table: str) -> int:
+        """How many of a table's chains have rules; 0 without the table."""
+        query = Message(_GET_RULES, family, _text(_TABLE, table))
+        try:
+            return len({_chain_of(answer) for answer in self._dump(query)})
+        except OSError as error:
+            if error.errno == ENOENT:
+                return 0
+            raise _refused(error) from error
+
+    def _dump(self, query: Message) -> list[bytes]:
+        """The attributes of every answer. If something changes meanwhile, it is asked anew."""
+        found: list[bytes] = []
+        for _ in range(_ATTEMPTS):
+            found, interrupted = self._dump_once(query)
+            if not interrupted:
+                break
+        return found
+
+    def _dump_once(self, query: Message) -> tuple[list[bytes], bool]:
+        begin = self._next()
+        self._socket.send(query.packed(begin, _DUMP))
+        found: list[bytes] = []
+        interrupted = False
         while True:
-            answer = self._socket.recv(_RECEIVE)
-            for at in _starts(answer, 0, len(answer)):
-                size, kind, _, _, _, code = _ANSWER.unpack_from(answer, at)
-                if kind not in (_ERROR, _DONE):
-                    found += _elements_in(answer, at + _HEADER.size, at + size)
-                elif code:
-                    raise OSError(-code, os.strerror(-code))
+            for answer in self._answers(begin):
+                interrupted = interrupted or bool(answer.flags & _INTERRUPTED)
+                if answer.kind not in (_ERROR, _DONE):
+                    found.append(answer.attributes)
+                elif answer.code:
+                    raise OSError(-answer.code, os.strerror(-answer.code))
                 else:
-                    return found
+                    return found, interrupted
+
+    def _next(self) -> int:
+        """The first sequence number of a request."""
+        self._sequence = (self._sequence + _NUMBERS) & _LARGEST
+        return self._sequence
+
+    def _answers(self, begin: int) -> Iterator[_Answer]:
+        """What comes next, without answers to requests before the one that began with `begin`."""
+        data, at = self._socket.recv(_RECEIVE), 0
+        while at < len(data):
+            size, kind, flags, sequence, _, code = _ANSWER.unpack_from(data, at)
+            if sequence - begin in range(_NUMBERS):
+                attributes = data[at + _HEADER.size : at + size]
+                is_end = kind in (_ERROR, _DONE)
+                yield _Answer(kind, flags, sequence, code if is_end else 0, attributes)
+            at += size + 3 & ~3
 
 
 def _boundary(kind: int, sequence: int) -> bytes:
@@ -284,13 +355,6 @@ def _nested(kind: int, *inner: bytes) -> bytes:
 # ---- reading -----------------------------------------------------------------------------------
 
 
-def _starts(data: bytes, at: int, end: int) -> Iterator[int]:
-    """Where the messages in an answer begin."""
-    while at < end:
-        yield at
-        at += _ANSWER.unpack_from(data, at)[0] + 3 & ~3
-
-
 def _attributes(data: bytes, at: int, end: int) -> dict[int, tuple[int, int]]:
     """By kind, where the contents of the attributes in a range begin and end."""
     found: dict[int, tuple[int, int]] = {}
@@ -301,9 +365,9 @@ def _attributes(data: bytes, at: int, end: int) -> dict[int, tuple[int, int]]:
     return found
 
 
-def _elements_in(data: bytes, at: int, end: int) -> Iterator[Element]:
-    """The elements in one message."""
-    at, end = _attributes(data, at, end).get(_ELEMENTS, (end, end))
+def _elements_in(data: bytes) -> Iterator[Element]:
+    """The elements in the attributes of one message."""
+    at, end = _attributes(data, 0, len(data)).get(_ELEMENTS, (0, 0))
     while at < end:
         size, _ = _ATTRIBUTE.unpack_from(data, at)
         parts = _attributes(data, at + 4, at + size)
@@ -321,6 +385,21 @@ def _value(data: bytes, at: int, end: int) -> bytes:
 
 def _count(data: bytes, at: int, end: int) -> int:
     """What the counter of an element says."""
-    counter = _attributes(data, at, end)[_CONTENT]
-    start, stop = _attributes(data, *counter)[_PACKETS]
+    return _packets(data, *_attributes(data, at, end)[_CONTENT])
+
+
+def _packets(data: bytes, at: int, end: int) -> int:
+    start, stop = _attributes(data, at, end)[_PACKETS]
     return int.from_bytes(data[start:stop])
+
+
+def _counter_in(data: bytes) -> tuple[str, int]:
+    """Name and packets of a counter, from the attributes of a message."""
+    parts = _attributes(data, 0, len(data))
+    start, stop = parts[_OBJECT_NAME]
+    return data[start : stop - 1].decode(), _packets(data, *parts[_OBJECT_CONTENT])
+
+
+def _chain_of(data: bytes) -> bytes:
+    start, stop = _attributes(data, 0, len(data))[_CHAIN]
+    return data[start:stop]

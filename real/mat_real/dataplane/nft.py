@@ -1,8 +1,6 @@
 """Commands to nftables, by its library."""
 
-import json
-from collections.abc import Iterator
-from typing import Any, Final, final
+from typing import Final, final
 
 from mat_real.dataplane import DataplaneError
 
@@ -25,22 +23,12 @@ class Nft:
             what = f"nftables cannot be used ({error})"
             mend = "install libnftables1 (of nftables), and pip-nftables (pip install '.[real]')"
             raise DataplaneError(f"{what}: {mend}") from error
-        self._library.set_json_output(True)
 
     def run(self, commands: str) -> None:
         """Do all of these, or none. Raises `DataplaneError`."""
-        self._do(commands)
-
-    def read(self, command: str) -> Iterator[dict[str, Any]]:
-        """The objects that a `list` command lists."""
-        output = self._do(command)
-        return iter(json.loads(output)["nftables"] if output else ())
-
-    def _do(self, commands: str) -> str:
-        code, output, errors = self._library.cmd(commands)
+        code, _, errors = self._library.cmd(commands)
         if code:
             raise _refused(errors.strip().splitlines(), commands)
-        return output
 
 
 def _refused(errors: list[str], commands: str) -> DataplaneError:

@@ -7,6 +7,7 @@ its packets come to the queue, as all do in the mode `Mode.QUEUE`.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +17,17 @@ from mat.address import Address, prefix_of, to_packed
 from mat.effects import Handle, Translation
 from mat_real.dataplane import QUEUE, Consumer, Counters, DataplaneError, Mode, rules
 from mat_real.dataplane.maps import KernelMaps
-from mat_real.dataplane.nfnetlink import Netlink
+from mat_real.dataplane.nfnetlink import Message, Netlink
 from mat_real.dataplane.nft import Nft
 from mat_real.dataplane.queue import PacketQueue
-from mat_real.dataplane.rules import FAMILIES, IPV4, IPV6, MAPS, SETS, TABLE, Family, family_of
+from mat_real.dataplane.rules import FAMILIES, IPV4, IPV6, MAPS, MOBILES, TABLE, Family, family_of
 from mat_real.dataplane.table import HOST, Outward, TranslationTable
 from mat_real.dataplane.translator import Held, Own, Translator
 
 ETHERNET_MTU: Final = 1500
 _SETTINGS: Final = Path("/proc/sys/net")
+
+_log = logging.getLogger("mat.node")
 
 
 @final
@@ -51,7 +54,6 @@ class NetfilterDataplane:
         self._maps = {family: KernelMaps(family) for family in FAMILIES}
         self._own: dict[Family, Own] = {}
         self._changed: dict[Family, Own] = {}
-        self._direct: tuple[Address, ...] = ()
         self._uplinks: tuple[tuple[str, Address], ...] | None = None
         self._forwarding: set[Family] = set()
         self._beside: dict[Family, str] = {}
@@ -101,11 +103,6 @@ class NetfilterDataplane:
         """The own addresses of one family; see `Dataplane`."""
         self._changed[family_of(home)] = Own(home, prefix_length, tuple(mobile))
 
-    def direct(self, addresses: Sequence[Address]) -> None:
-        """Hosts that are spoken to as without MAT, at home too; see `Dataplane`."""
-        self._direct = tuple(addresses)
-        self._changed = self._own | self._changed
-
     def uplinks(self, addresses: Sequence[tuple[str, Address]]) -> None:
         """The interfaces that lead out; see `Dataplane`."""
         self._uplinks = tuple(addresses)
@@ -126,6 +123,8 @@ class NetfilterDataplane:
             self._commit()
 
     def _commit(self) -> None:
+        if self._changed:
+            self._look_at_forwarding()
         for family in [each for each in self._changed if self._is_another(each)]:
             self._make(family)
         wanted = {family: self._wanted(family) for family in self._maps}
@@ -134,8 +133,7 @@ class NetfilterDataplane:
         )
         for family, values in wanted.items():
             self._maps[family].done(values)
-        if self._changed:
-            self._tell_of_hosts_behind()
+        self._tell_of_hosts_behind()
         self._own |= self._changed
         self._translator.own(self._own.values())
         for done in (self._changed, self._homes, self._keys):
@@ -150,7 +148,13 @@ class NetfilterDataplane:
 
     def _tag(self, family: Family, own: Own) -> str:
         text = rules.table(family, own.home, own.prefix_length)
-        return rules.tag(f"{text} {self._mode.value} {self._queue.number}")
+        return rules.tag(text, self._by_netlink(family, own))
+
+    def _by_netlink(self, family: Family, own: Own) -> list[Message]:
+        """The rules that the text of the table has not."""
+        translating = own.prefix_length == HOST and self._mode is Mode.MAPS
+        queueing = rules.queueing(family, self._queue.number)
+        return queueing + (rules.translating(family) if translating else [])
 
     def _make(self, family: Family) -> None:
         """Make the table, with nothing in its maps yet."""
@@ -158,10 +162,7 @@ class NetfilterDataplane:
         tag = self._tag(family, own)
         text = rules.table(family, own.home, own.prefix_length)
         self._nft.run(text + rules.tagging(family, tag))
-        made = rules.queueing(family, self._queue.number)
-        if own.prefix_length == HOST and self._mode is Mode.MAPS:
-            made += rules.translating(family)
-        self._netlink.change(made)
+        self._netlink.change(self._by_netlink(family, own))
         self._made[family] = tag
         self._maps[family] = KernelMaps(family)
         self._beside.pop(family, None)
@@ -171,7 +172,6 @@ class NetfilterDataplane:
 
     def _tell_of_hosts_behind(self) -> None:
         """What concerns containers and the like. Nobody waits for it: it goes after the maps."""
-        self._look_at_forwarding()
         for family, own in self._changed.items():
             if own.prefix_length != HOST or self._uplinks is None:
                 continue
@@ -179,13 +179,21 @@ class NetfilterDataplane:
             forwarding = family in self._forwarding
             text = rules.beside(family, own.home, uplinks, forwarding=forwarding)
             if self._beside.get(family) != text:
-                self._nft.run(text)
                 self._beside[family] = text
+                try:
+                    self._nft.run(text)
+                except DataplaneError as error:
+                    # Translation does without.
+                    _log.error("hosts behind this one may have no connections: %s", error)
 
-    def _look_at_forwarding(self) -> bool:
-        """Whether the host has begun to forward packets, or ended; nobody tells of that."""
+    def _look_at_forwarding(self) -> None:
+        """See whether the host has begun to forward packets, or ended; nobody tells of that."""
         before, self._forwarding = self._forwarding, set(filter(_forwards, FAMILIES))
-        return before != self._forwarding
+        if before - self._forwarding:
+            # What is there for it goes with the tables only.
+            self._forget()
+        elif before != self._forwarding:
+            self._changed = self._own | self._changed
 
     def _forget(self) -> None:
         """Have the next commit make the tables, with all that is in them."""
@@ -214,12 +222,7 @@ class NetfilterDataplane:
         if own is None:
             return {}
         mobiles = {to_packed(prefix_of(each, own.prefix_length)) for each in own.mobile}
-        direct = {to_packed(each) for each in self._direct if family_of(each) is family}
-        maps = self._maps[family]
-        return {
-            "mobiles": maps.members("mobiles", mobiles),
-            "direct": maps.members("direct", direct),
-        }
+        return {MOBILES: self._maps[family].members(MOBILES, mobiles)}
 
     def _in_kernel(self, entry: Outward | None) -> Outward | None:
         """The entry, if the maps can express it."""
@@ -244,22 +247,23 @@ class NetfilterDataplane:
     def used(self) -> list[Address]:
         """Home addresses of the peers whose packets were translated since the last call."""
         found, self._translator.used = self._translator.used, set()
-        if self._look_at_forwarding():
-            self._changed = self._own | self._changed
-            self.commit()
+        self._look_at_forwarding()
+        if any(self._is_gone(family) for family in self._own):
+            # This is called now and then, so it is found out here.
+            self._forget()
+        self.commit()
         if self._mode is Mode.MAPS:
             for family in self._own:
                 found.update(self._counted(family))
         return list(found)
 
+    def _is_gone(self, family: Family) -> bool:
+        """Whether somebody removed the table, or emptied it."""
+        return self._netlink.chains(family.number, TABLE) == 0
+
     def _counted(self, family: Family) -> Iterable[Address]:
         for name in MAPS:
-            listed = self._netlink.elements(family.number, TABLE, name)
-            if listed is None:
-                # The tables are gone; this is called now and then, so it is found out here.
-                self._forget()
-                self._commit()
-                return
+            listed = self._netlink.elements(family.number, TABLE, name) or ()
             yield from self._maps[family].used(name, listed)
 
     def counters(self) -> Counters:
@@ -274,21 +278,13 @@ class NetfilterDataplane:
         )
 
     def _mapped(self, family: Family) -> int:
-        return sum(self._counters(family).values())
-
-    def _counters(self, family: Family) -> dict[str, int]:
-        listed = self._nft.read(f"list counters table {family.name} {TABLE}")
-        counters = [found["counter"] for found in listed if "counter" in found]
-        return {counter["name"]: counter["packets"] for counter in counters}
+        return sum(self._netlink.counters(family.number, TABLE).values())
 
     def traffic(self, *, ipv4: bool) -> tuple[int, int]:
         """Packets in and out that the kernel has translated so far; see `Dataplane`."""
-        try:
-            counted = self._counters(IPV4 if ipv4 else IPV6)
-        except DataplaneError:
-            # The tables are gone; `used` makes them anew.
-            return 0, 0
-        return counted["mapped-in"], counted["mapped-out"]
+        family = IPV4 if ipv4 else IPV6
+        counted = self._netlink.counters(family.number, TABLE)
+        return counted.get(rules.MAPPED_IN, 0), counted.get(rules.MAPPED_OUT, 0)
 
     # ---- what outlives a process ---------------------------------------------------------------
 
@@ -299,10 +295,10 @@ class NetfilterDataplane:
     def _load(self, family: Family) -> list[Translation]:
         """Take the maps that stand for this dataplane's own."""
         maps = self._maps[family]
-        for name in (*MAPS, *SETS):
+        for name in (*MAPS, MOBILES):
             maps.load(name, self._netlink.elements(family.number, TABLE, name) or ())
-        if maps.elements["mobiles"]:
-            names = self._counters(family)
+        if maps.elements[MOBILES]:
+            names = self._netlink.counters(family.number, TABLE)
             self._made[family] = next(filter(rules.is_tag, names), "")
         standing = list(maps.standing()) if self._mode is Mode.MAPS else []
         for translation in standing:

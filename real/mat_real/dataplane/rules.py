@@ -7,7 +7,6 @@ What is in it, beside chains:
 | map `out` | home address of the peer | own mobile address, mobile address of the peer | yes |
 | map `in` | source, own mobile address | home address of the peer, own home address | yes |
 | set `mobiles` | own mobile addresses, or prefixes | | |
-| set `direct` | name servers | | |
 | set `pings` | what answers to pings from mobile addresses look like | | |
 | set `flows` | what belongs to flows on mobile addresses that no socket tells of | | |
 
@@ -42,7 +41,7 @@ matter need never be reached.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -54,7 +53,8 @@ from mat_real.dataplane.table import HOST
 
 TABLE: Final = "mat"
 MAPS: Final = ("out", "in")
-SETS: Final = ("mobiles", "direct")
+MOBILES: Final = "mobiles"
+MAPPED_IN, MAPPED_OUT = "mapped-in", "mapped-out"
 _TAG: Final = "made-of-"
 _MOST_MEMBERS: Final = 256
 """Elements of a set: one of a known size is looked up in quicker."""
@@ -65,6 +65,7 @@ _MADE_LATER: Final = (
 """Chains whose rules `queueing`, `translating` and `beside` put in."""
 _PINGS: Final = "size 1024; flags dynamic,timeout; timeout 30s;"
 _FLOWS: Final = "size 65536; flags dynamic,timeout;"
+_FLOW: Final = "{0} saddr . {0} daddr . meta l4proto . th sport . th dport"
 _LIVES: Final = (("30m", "5d"), ("3m", "30m"), ("0s", "3m"))
 """Of a flow: what connection tracking gives it at least, and what it has here for that."""
 _PORTS: Final = "{ 6, 17, 33, 132, 136 }"
@@ -180,13 +181,13 @@ def _containers(family: Family) -> list[str]:
     flow = f"{pair} . inet_proto . inet_service . inet_service"
     ping = f"typeof {ip} saddr . {ip} daddr . {family.icmp} id"
     return [
-        *(f"add set {name} {each} {{ type {key}; size {_MOST_MEMBERS}; }}" for each in SETS),
+        f"add set {name} {MOBILES} {{ type {key}; size {_MOST_MEMBERS}; }}",
         f"add set {name} pings {{ {ping}; {_PINGS} }}",
         f"add set {name} flows {{ type {flow}; {_FLOWS} }}",
         f"add map {name} out {{ type {key} : {pair}; counter; }}",
         f"add map {name} in {{ type {pair} : {pair}; counter; }}",
-        f"add counter {name} mapped-in",
-        f"add counter {name} mapped-out",
+        f"add counter {name} {MAPPED_IN}",
+        f"add counter {name} {MAPPED_OUT}",
     ]
 
 
@@ -227,7 +228,7 @@ class _Chains:
         inside = ["jump from-inside"] if self._host else []
         return {
             "in": [f"{self._to_mobile} goto inward"],
-            "inward": [f"{self._to_home} {ip} saddr @direct accept", *self._by_protocol("in")],
+            "inward": self._by_protocol("in"),
             "in-tcp": [*plain, "jump others-in", sockets, *known],
             "in-udp": [
                 f"udp dport {{ {self._family.dhcp}, {MAT_PORT} }} accept",
@@ -253,14 +254,11 @@ class _Chains:
 
     def _outward(self) -> dict[str, list[str]]:
         """Packets from the home address."""
-        ip, plain = self._ip, self._plain("out")
+        plain = self._plain("out")
         known = ["jump known-out", "goto out-queue"]
         return {
             "out": self._out(),
-            "outward": [
-                f"{ip} daddr @direct {self._from_mobile} accept",
-                *self._by_protocol("out"),
-            ],
+            "outward": self._by_protocol("out"),
             "out-tcp": [*plain, *known],
             # At home, what the node itself sends for MAT has the home address as source.
             "out-udp": [f"udp sport {MAT_PORT} {self._from_mobile} accept", *plain, *known],
@@ -323,7 +321,7 @@ class _Chains:
 
 def _flow(ip: str) -> str:
     """A match of packets that come in, of flows of `flows`."""
-    return f"{ip} saddr . {ip} daddr . meta l4proto . th sport . th dport @flows"
+    return f"{_FLOW.format(ip)} @flows"
 
 
 def _mask(family: Family, prefix_length: int) -> str:
@@ -359,7 +357,11 @@ def beside(
         }
         own = format_address(home)
         chains |= {
-            "others-in": [f"{_flow(ip)} accept"],
+            # A reset ends a flow; nothing else would leave that could say so.
+            "others-in": [
+                f"tcp flags rst {_flow(ip)} update @flows {{ {_FLOW.format(ip)} timeout 10s }}",
+                f"{_flow(ip)} accept",
+            ],
             "masquerading": _masquerading(family, own),
             "leaving": _leaving(family, own, first),
             # A home address stays what it is, though all that leaves be masqueraded.
@@ -411,12 +413,13 @@ def _chains(family: Family, hooks: Mapping[str, str], chains: Mapping[str, Seque
     return "\n".join(lines) + "\n"
 
 
-def tag(made_of: str) -> str:
+def tag(text: str, rules: Iterable[Message]) -> str:
     """The name of a counter that says of what a table was made, so that a successor can keep it.
 
     Making a table anew, there is a moment at which nothing is translated.
     """
-    return f"{_TAG}{zlib.crc32(made_of.encode()):08x}"
+    made_of = b"".join([text.encode(), *(rule.body for rule in rules)])
+    return f"{_TAG}{zlib.crc32(made_of):08x}"
 
 
 def is_tag(counter: str) -> bool:

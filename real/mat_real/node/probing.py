@@ -125,6 +125,7 @@ class PathProber:
                 self._loop.add_reader(path.socket.fileno(), self._readable, path)
         if self._timer is None and self._paths:
             self._rest()
+        if self._glances is None and self._paths:
             self._glance()
 
     def usable(self, addresses: Sequence[Address]) -> list[Address]:

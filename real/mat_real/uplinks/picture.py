@@ -126,7 +126,7 @@ class Picture:
         self.ways: list[Way] = []
         self.delegated: list[tuple[Address, int]] = []
         """Prefixes, with their lengths, that networks have delegated to this host."""
-        self._doubtful: set[tuple[int, Address, int]] = set()
+        self.doubtful: set[tuple[int, Address, int]] = set()
         """Addresses that outlived a loss of the carrier, and were not announced again since."""
 
     def fold(self, message: nlmsg, now: float) -> bool:
@@ -142,7 +142,7 @@ class Picture:
         if kind == DELETE_ADDRESS:
             gone = _assigned(message, now)
             self.addresses.pop(_at(gone), None)
-            self._doubtful.discard(_at(gone))
+            self.doubtful.discard(_at(gone))
             return True
         return False
 
@@ -162,13 +162,17 @@ class Picture:
 
     def _doubt(self, index: int) -> None:
         """The next network may be another: what a router of this one announced may not do there."""
-        self._doubtful |= {
+        self.doubtful |= {
             at
             for at, assigned in self.addresses.items()
             if assigned.index == index
             and not is_ipv4(assigned.address)
             and not assigned.flags & _PERMANENT
         }
+
+    def doubt_as(self, earlier: "Picture") -> None:
+        """Doubt what an earlier picture did, as far as it is there still."""
+        self.doubtful |= earlier.doubtful & self.addresses.keys()
 
     def _without_link(self, message: nlmsg) -> bool:
         # A bridge says so, in its own family, of a port that leaves it.
@@ -181,7 +185,7 @@ class Picture:
 
     def _address(self, assigned: Assigned) -> None:
         at = _at(assigned)
-        self._doubtful.discard(at)
+        self.doubtful.discard(at)
         before = self.addresses.get(at)
         if before is not None and abs(before.until - assigned.until) < _SAME_LEASE:
             assigned = replace(assigned, until=before.until)
@@ -225,12 +229,12 @@ class Picture:
 
     def _is_outdated(self, assigned: Assigned) -> bool:
         """Whether an address is of the network before, as that of the present one is there."""
-        return _at(assigned) in self._doubtful and any(
+        return _at(assigned) in self.doubtful and any(
             other.index == assigned.index
             and not is_ipv4(other.address)
             and other.scope == _UNIVERSE
             and not other.flags & _PERMANENT
-            and at not in self._doubtful
+            and at not in self.doubtful
             and not _is_unproven(other.flags)
             for at, other in self.addresses.items()
         )
@@ -252,7 +256,7 @@ class Picture:
         name = self.links[assigned.index].name
         return (
             bool(assigned.flags & _DEPRECATED),
-            _at(assigned) in self._doubtful,
+            _at(assigned) in self.doubtful,
             # While there is another, there is time to wait for what comes of it.
             bool(assigned.flags & _OPTIMISTIC),
             preference.index(name) if preference else 0,

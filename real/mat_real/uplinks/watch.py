@@ -236,6 +236,7 @@ class Uplinks:
         for kind in (netlink.GET_LINK, netlink.GET_ADDRESS):
             for message in self._requests.dump(kind, {}):
                 fresh.fold(message, now)
+        fresh.doubt_as(self._picture)
         self._picture = fresh
         self._read_routes()
         self._tell_dhcp()
