@@ -195,16 +195,17 @@ def format_until(until: float) -> str:
 # ---- the file ------------------------------------------------------------------------------------
 
 
-def open_key_file(path: Path) -> BinaryIO:
+def open_key_file(path: Path, mend: str = "") -> BinaryIO:
     """The file, opened for reading, if it is one that only its owner can open.
 
-    Raises `KeyFileError` otherwise, and where there is none.
+    Raises `KeyFileError` otherwise, and where there is none; `mend` says how one is made, if not as
+    an IMS's.
     """
     try:
         # A FIFO without a writer must not hold up who opens it: O_NONBLOCK.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        fail(path, f"does not exist; mat key new HOA --keys {quoted(path)} makes it")
+        fail(path, f"does not exist; {mend or f'mat key new HOA --keys {quoted(path)} makes it'}")
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror}); name a readable key file")
     try:

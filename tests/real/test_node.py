@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from docs.generate import NODE_DOCUMENT, refreshed
+from mat.authentication import Key
 from mat_real.attach import attach
+from mat_real.key_file import parse_home
 from mat_real.namespaces import NodeRef
-from tests.real.ims_server import MAIN, wait_until
+from tests.real.ims_server import MAIN, wait_until, write_keys
 from tests.real.node_world import IMS, PLAIN, World, address, world
 from tests.real.privilege import needs_root
 
@@ -230,3 +232,29 @@ def test_a_daemon_to_which_something_unexpected_happens_leaves_all_to_its_succes
         made.start_node("mn")
         made.registers("mn", *([one] for one in A))
         assert ping(made, "mn", CN[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("hindrance", "words"),
+    [
+        ("no uplink", "10.1.0.1 is not connected"),
+        ("wrong key", f"the IMS {IMS} port 49628 does not know key 1 of 10.1.0.1"),
+        ("no IMS", f"the IMS {IMS} port 49628 does not answer about 10.1.0.1"),
+    ],
+)
+def test_what_keeps_a_node_from_being_registered_is_said(
+    tmp_path: Path, hindrance: str, words: str
+) -> None:
+    with world(tmp_path) as made:
+        if hindrance == "wrong key":
+            secret = b"some other secret, of another node"
+            write_keys(tmp_path / "mn.key", [Key(1, secret, *parse_home("10.1.0.1"))])
+        if hindrance != "no uplink":
+            made.attach("mn", "w0", "a", 2)
+        own = [f'node.ims=["{IMS}"]'] if hindrance == "no IMS" else []
+        if own:
+            made.stop("ims")
+        made.launch_node("mn", *own)
+        wait_until((tmp_path / "mn.sock").exists)
+        wait_until(lambda: any(words in one for one in made.status("mn")["problems"]))
+        assert words in made.log("mn")

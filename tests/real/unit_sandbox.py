@@ -15,7 +15,6 @@ writes it looks.
 import ctypes
 import errno
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[2]
 
 _ALLOW = 0x7FFF0000
 _KILL_PROCESS = 0x80000000
@@ -58,7 +59,6 @@ _HARMLESS = frozenset(
 _IMPOSED = frozenset(
     {
         "CapabilityBoundingSet",
-        "ExecStartPre",
         "NoNewPrivileges",
         "PrivateDevices",
         "PrivateTmp",
@@ -66,7 +66,6 @@ _IMPOSED = frozenset(
         "ProtectKernelTunables",
         "ProtectProc",
         "ProtectSystem",
-        "ReadWritePaths",
         "RestrictAddressFamilies",
         "RestrictNamespaces",
         "SystemCallFilter",
@@ -198,31 +197,27 @@ def _hide(unit: Unit, runtime: Path, visible: Path) -> None:
     if libc.unshare(_CLONE_NEWNS):
         raise OSError(ctypes.get_errno(), "no mount namespace")
     _mount("--make-rprivate", "/")
-    kept = [os.open(path, os.O_PATH) for path in (runtime, visible)]
-    _mount("-t", "tmpfs", "-o", "mode=755", "run", "/run")
     (own,) = unit["RuntimeDirectory"]
     writable = [Path("/run") / own, visible]
+    # The project's own files, and its Python, may be in what is hidden; they are but read.
+    program = [path for path in (ROOT, Path(sys.prefix)) if _is_hidden(path)]
+    kept = [os.open(path, os.O_PATH) for path in (runtime, visible, *program)]
+    _mount("-t", "tmpfs", "-o", "mode=755", "run", "/run")
     if _is_on(unit, "PrivateTmp"):
         _mount("-t", "tmpfs", "-o", "mode=1777", "tmp", "/tmp")
-    for descriptor, place in zip(kept, writable, strict=True):
+    for descriptor, place in zip(kept, (*writable, *program), strict=True):
         place.mkdir(parents=True, exist_ok=True)
         _bind(descriptor, place)
         os.close(descriptor)
-    for command in unit.get("ExecStartPre", []):
-        # What is not sandboxed; in /run it meets only this process's.
-        if command.startswith("+"):
-            subprocess.run(shlex.split(command[1:]), check=True)
-    for path in " ".join(unit.get("ReadWritePaths", [])).split():
-        place = Path(path.removeprefix("-"))
-        if path.startswith("-") and not place.exists():
-            continue
-        _mount("--bind", place, place)
-        writable.append(place)
     if _is_on(unit, "PrivateDevices"):
         _private_devices()
     if unit["ProtectSystem"] == ["strict"]:
         _make_read_only(writable)
     _hide_kernel(unit)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.is_relative_to("/tmp") or path.is_relative_to("/run")
 
 
 def _private_devices() -> None:

@@ -133,6 +133,8 @@ def _show(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if "store" not in found:
+        raise click.ClickException("the socket is not a mapping server's; mat node status shows it")
     console = Console()
     console.print(
         f"mat {found['version']}, up {_duration(found['uptime'])}, store {found['store']}, on "

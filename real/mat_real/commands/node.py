@@ -134,6 +134,8 @@ def _show(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if "dataplane" not in found:
+        raise click.ClickException("the socket is not a node's; mat ims status shows it")
     console = Console()
     console.print(
         f"mat {found['version']}, up {found['uptime']:.0f} s, dataplane {found['dataplane']}",
@@ -147,8 +149,9 @@ def _show(found: dict[str, Any]) -> None:
     for home in found["homes"]:
         registered = " ".join(home["registered"]) or "nowhere"
         at = " ".join(home["ims"]) or "not found yet"
+        state = "" if home["state"] == "registered" else f"{home['state']}, "
         console.print(
-            f"{home['home']}: {home['state']}, registered at {registered}, IMS {at}",
+            f"{home['home']}: {state}registered at {registered}, IMS {at}",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -112,7 +112,8 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     `KeyFileError`.
     """
     keys: dict[bool, Key] = {}
-    with open_key_file(path) as file:
+    mend = f"mat key new HOA --out {path.name}, where the IMS is, makes one: copy it here"
+    with open_key_file(path, mend) as file:
         for number, entry in numbered_entries(file, path):
             key, now = entry.key(), time.time()
             ipv4 = is_ipv4(key.home_address)

@@ -31,6 +31,7 @@ from mat_real.logs import set_up
 from mat_real.node.config import Configuration
 from mat_real.node.daemon import Daemon, boottime
 from mat_real.node.probing import PathProber
+from mat_real.node.registering import RegistrationWatch
 from mat_real.node.status import home_snapshot
 from mat_real.notify import notify
 from mat_real.uplinks import Home, MobileAddress, Uplinks
@@ -38,6 +39,8 @@ from mat_real.uplinks import Home, MobileAddress, Uplinks
 _NOWHERE: Final[DnsServer] = ("127.0.0.1", DNS_PORT)
 """Whom to ask before there is a name server: nobody answers there, or a local one does."""
 
+LOOK: Final = 2.0
+"""Seconds between two looks at what nobody tells of: registrations, the kernel's settings."""
 BROKEN: Final = 70
 """Exit code after something that nobody expected."""
 
@@ -162,8 +165,11 @@ class _Node:
             )
             stack.callback(prober.close)
             self._probers[ipv4] = prober
+        self._registrations = RegistrationWatch(self._keys, self._machines)
         self._daemon.begin()
         self._changed()
+        self._look_now_and_then()
+        stack.callback(self._look_no_more)
 
     def _bound(self) -> Any:
         try:
@@ -211,9 +217,23 @@ class _Node:
             },
         )
 
+    def _look_now_and_then(self) -> None:
+        self._looking = asyncio.get_running_loop().call_later(LOOK, self._look_now_and_then)
+        self._look_for_problems()
+
+    def _look_no_more(self) -> None:
+        self._looking.cancel()
+
     def _look_for_problems(self) -> None:
         """Say in the log what was not there before."""
-        before, self._problems = self._problems, (*self._uplinks.problems, *self._uplinks.lacks())
+        before, self._problems = (
+            self._problems,
+            (
+                *self._uplinks.problems,
+                *self._uplinks.lacks(),
+                *self._registrations.problems(boottime(), self._daemon.events),
+            ),
+        )
         for problem in self._problems:
             if problem not in before:
                 _log.error("%s", problem)
@@ -273,6 +293,10 @@ class _Node:
         if not interface and len(names) < 2:
             only = f"{names[0]} is the only uplink" if names else "there is no uplink"
             return {"error": f"{only}: there is nowhere to move to"}
+        if interface == names[0]:
+            return {
+                "error": f"{interface} is used already, before: {' '.join(names[1:]) or 'none'}"
+            }
         self._preferred = interface or names[1]
         self._changed()
         return {"to": self._preferred}
@@ -280,7 +304,6 @@ class _Node:
     def _snapshot(self) -> dict[str, object]:
         now = boottime()
         counters = self._daemon.counters()
-        # Nobody tells when the kernel is set to forward packets.
         self._look_for_problems()
         return {
             "version": __version__,

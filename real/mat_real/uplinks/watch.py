@@ -1,8 +1,10 @@
 """The uplinks of a node: which addresses it can be reached at, and the routes that follow."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from errno import ENETDOWN, EPERM
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -126,10 +128,9 @@ class Uplinks:
         self._policy.apply((), self._policy.installed(_FAMILIES - self._families))
         self._bring_in_line()
         if self._problems:
-            refusals = "; ".join(self._problems)
+            refusals = self._problems
             self.close()
-            also = "; for node.dhcp, CAP_NET_RAW too" if self._dhcp_names else ""
-            raise UplinksError(f"{refusals}. That takes root, or CAP_NET_ADMIN{also}")
+            raise UplinksError(_explained(refusals, dhcp=bool(self._dhcp_names)))
         self._told = self._state
         self._loop.add_reader(self._events.fileno(), self._readable)
 
@@ -320,3 +321,13 @@ class Uplinks:
 def _is_way(route: nlmsg) -> bool:
     table: Any = route.get_attr("RTA_TABLE")
     return bool(table == MAIN_TABLE and (ways_of(route) or delegated_by(route)))
+
+
+def _explained(refusals: Sequence[str], *, dhcp: bool) -> str:
+    """What to do about what the kernel refused."""
+    if any(os.strerror(ENETDOWN) in each or "is not up" in each for each in refusals):
+        return f"{refusals[0]}: is lo up? If not: ip link set lo up"
+    if not any(os.strerror(EPERM) in each for each in refusals):
+        return "; ".join(refusals)
+    also = "; for node.dhcp, CAP_NET_RAW too" if dhcp else ""
+    return f"{refusals[0]}. That takes root, or CAP_NET_ADMIN{also}"
