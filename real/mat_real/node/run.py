@@ -293,10 +293,6 @@ class _Node:
         if not interface and len(names) < 2:
             only = f"{names[0]} is the only uplink" if names else "there is no uplink"
             return {"error": f"{only}: there is nowhere to move to"}
-        if interface == names[0]:
-            return {
-                "error": f"{interface} is used already, before: {' '.join(names[1:]) or 'none'}"
-            }
         self._preferred = interface or names[1]
         self._changed()
         return {"to": self._preferred}
