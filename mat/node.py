@@ -484,7 +484,9 @@ class MobileNode:
             if len(peer.notices) < self._exchanges.parameters.acknowledge_waiting:
                 peer.notices.append((notify, source))
             self._query(now, peer, out)
-        if not behind and self._all_know(now, notify, source, out):
+        if not behind and (
+            self._all_know(now, notify, source) or self._is_greeted(now, notify, source, out)
+        ):
             self._acknowledge(now, notify, source, out)
 
     def _noticing(self, now: float, notify: HaNotify, out: _Effects) -> list[Peer]:
@@ -510,20 +512,23 @@ class MobileNode:
         prefix, length = notify.home_address, notify.prefix_length
         return [peer for peer in self._all_peers() if in_prefix(peer.home_address, prefix, length)]
 
-    def _all_know(self, now: float, notify: HaNotify, source: Endpoint, out: _Effects) -> bool:
-        """Whether a notice is followed up for every peer that it is about.
-
-        That of a stranger takes from what strangers may cause.
-        """
+    def _all_know(self, now: float, notify: HaNotify, source: Endpoint) -> bool:
+        """Whether a notice is followed up for every peer that it is about."""
         known = self._noticing_known(notify)
-        if not known:
-            # Whose packets come from a MoPre is asked for when they come, if they are nobody's yet.
-            return (
-                notify.prefix_length != EXACT
-                and self._may_trigger(now, out)
-                and not self._is_claimed(now, notify, source)
-            )
-        return all(self._knows(now, peer, notify, source) for peer in known)
+        return bool(known) and all(self._knows(now, peer, notify, source) for peer in known)
+
+    def _is_greeted(self, now: float, notify: HaNotify, source: Endpoint, out: _Effects) -> bool:
+        """Whether a mobile router whose peers are all strangers may send from its MoPre.
+
+        Whose packets come from there is asked for when they come, if they are nobody's yet. This
+        takes from what strangers may cause.
+        """
+        return (
+            notify.prefix_length != EXACT
+            and not self._noticing_known(notify)
+            and self._may_trigger(now, out)
+            and not self._is_claimed(now, notify, source)
+        )
 
     def _is_claimed(self, now: float, notify: HaNotify, source: Endpoint) -> bool:
         """Whether some other mapping has an address in the MoPre that a notice came from."""
@@ -965,7 +970,7 @@ class MobileNode:
         """Step 4', before any packet goes to the new address."""
         notices, peer.notices = peer.notices, []
         for notify, source in notices:
-            if self._all_know(now, notify, source, out):
+            if self._all_know(now, notify, source):
                 self._acknowledge(now, notify, source, out)
 
     def _mapping(self, now: float, peer: Peer, answer: MaAnswer | HaNotifyAck) -> Mapping:

@@ -17,8 +17,7 @@ from pathlib import Path
 from mat.address import parse_address
 from mat.messages import Endpoint
 from mat_real.datagrams import BATCH, DatagramSocket, bind
-from mat_real.ims.status import ask
-from tests.real.ims_server import key, update_of
+from tests.real.ims_server import ask, key, update_of
 
 BACKLOG = 30_000
 """Datagrams that the flooded server lets wait: few, so that the flood need not last."""

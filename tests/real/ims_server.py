@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, TypeGuard
+from typing import Any, Self, TypeGuard
 
 from mat.address import Address, format_address, parse_address
 from mat.authentication import Key, is_authentic, sign
@@ -29,7 +29,7 @@ from mat.messages import (
     Message,
     Request,
 )
-from mat_real.ims.status import ask
+from mat_real.control import ask as ask_daemon
 from mat_real.key_file import Entry
 
 START_LIMIT = 30.0
@@ -66,6 +66,12 @@ def write_keys(path: Path, keys: Iterable[Key]) -> None:
     )
     path.touch(mode=0o600)
     path.write_text(text)
+
+
+def ask(control: Path) -> dict[str, Any]:
+    """What `mat ims status` shows of the server behind a control socket."""
+    found: dict[str, Any] = ask_daemon(control, "status")
+    return found
 
 
 @dataclass

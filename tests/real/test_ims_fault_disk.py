@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from mat.messages import Code
-from mat_real.ims.status import ask
 from tests.real.disks import FailingDisk, fill, mount, small_disk
 from tests.real.ims_server import (
     Client,
     Server,
     addresses,
+    ask,
     configuration,
     free_port,
     key,

@@ -11,12 +11,12 @@ import pytest
 
 from mat.address import parse_address
 from mat.messages import Code, HaNotify, MaQuery
-from mat_real.ims.status import ask
 from tests.real.ims_server import (
     Client,
     Server,
     addresses,
     alive,
+    ask,
     configuration,
     free_port,
     key,

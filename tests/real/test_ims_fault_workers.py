@@ -39,7 +39,6 @@ from mat.messages import (
 )
 from mat.registrations import pack
 from mat_real.datagrams import DatagramSocket, bind
-from mat_real.ims.status import ask
 from mat_real.ims.tallies import Tallies
 from mat_real.ims.worker import SLICE
 from mat_real.store.journal import SLACK, Journal, create
@@ -49,6 +48,7 @@ from tests.real.ims_server import (
     Server,
     addresses,
     answers,
+    ask,
     configuration,
     free_port,
     key,

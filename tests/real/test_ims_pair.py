@@ -11,8 +11,7 @@ from pathlib import Path
 
 from mat.address import parse_address
 from mat.messages import Code, HaAnswer, HaNotify
-from mat_real.ims.status import ask
-from tests.real.ims_server import Client, Server, free_port, key, running, wait_until
+from tests.real.ims_server import Client, Server, ask, free_port, key, running, wait_until
 
 CN, MN = key(1, "10.1.0.1"), key(2, "10.2.0.1")
 HERE = "198.51.100.9"

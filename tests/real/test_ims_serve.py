@@ -16,13 +16,13 @@ from mat.address import parse_address
 from mat.authentication import Key
 from mat.codec import decode, encode
 from mat.messages import Code, HaAnswer, MaAnswer, MaQuery, Request
-from mat_real.ims.status import ask
 from tests.real.ims_server import (
     MAIN,
     Client,
     addresses,
     alive,
     answers,
+    ask,
     configuration,
     free_port,
     key,

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mat_real.commands.daemons import ask, configured, existing
 from mat_real.commands.extras import NeedsIms
 from mat_real.commands.load import load
 
@@ -33,18 +34,7 @@ ims.add_command(load)
 
 
 @ims.command("serve", short_help="Run a mapping server until it is told to stop.")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path, readable=False),
-    help="Configuration file. Default: /etc/mat/ims.toml if there is one.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Another value for a field, such as ims.workers=2; may be given more than once.",
-)
+@configured(DEFAULT_CONFIG, "ims.workers=2")
 @click.option("--check", is_flag=True, help="Check configuration and key file, and leave.")
 @click.option("--example", is_flag=True, help="Print a configuration to begin with, and leave.")
 def serve(config: Path | None, overrides: tuple[str, ...], check: bool, example: bool) -> None:
@@ -62,15 +52,11 @@ def serve(config: Path | None, overrides: tuple[str, ...], check: bool, example:
     if example:
         click.echo(EXAMPLE, nl=False)
         return
-    config = config if config is not None else _default_config()
+    config = existing(config, DEFAULT_CONFIG)
     if config is None and not overrides:
         what = f"there is no {DEFAULT_CONFIG}; name a configuration with --config"
         raise click.UsageError(f"{what}, or begin with: mat ims serve --example > ims.toml")
     _serve(config, overrides, check=check)
-
-
-def _default_config() -> Path | None:
-    return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
 
 
 def _serve(config: Path | None, overrides: tuple[str, ...], *, check: bool) -> None:
@@ -113,16 +99,7 @@ def status(control: Path, as_json: bool) -> None:
     mat ims status
     mat ims status --control ./ims.sock --json | python3 -m json.tool
     """
-    from mat_real.ims.status import ask
-
-    try:
-        found = ask(control)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        mend = "is the server running, and is this its ims.control?"
-        if isinstance(error, PermissionError):
-            mend = "ask as root, or as the user that the server runs as"
-        raise click.ClickException(f"{control}: no server answers ({reason}); {mend}") from error
+    found = ask(control, "server", "ims.control", "status")
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mat_real.commands.daemons import ask, configured, existing
 from mat_real.commands.extras import NeedsReal
 
 DEFAULT_CONFIG = Path("/etc/mat/node.toml")
@@ -30,18 +31,7 @@ def node() -> None:
 
 
 @node.command("run", short_help="Be a node until told to stop.")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path, readable=False),
-    help="Configuration file. Default: /etc/mat/node.toml if there is one.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Another value for a field, such as node.dataplane='\"queue\"'; may be repeated.",
-)
+@configured(DEFAULT_CONFIG, "node.dataplane='\"queue\"'")
 @click.option("--check", is_flag=True, help="Check configuration and key, and leave.")
 def run(config: Path | None, overrides: tuple[str, ...], check: bool) -> None:
     """Be a MAT node until SIGTERM or Ctrl-C. Takes root, or CAP_NET_ADMIN.
@@ -56,9 +46,7 @@ def run(config: Path | None, overrides: tuple[str, ...], check: bool) -> None:
     protocol 77, the home address on lo. Killed, it leaves connections to go on
     in the kernel; the next one finds them. What each field means is said in docs/node.md.
     """
-    if config is None and DEFAULT_CONFIG.exists():
-        config = DEFAULT_CONFIG
-    _run(config, overrides, check=check)
+    _run(existing(config, DEFAULT_CONFIG), overrides, check=check)
 
 
 def _run(config: Path | None, overrides: tuple[str, ...], *, check: bool) -> None:
@@ -115,19 +103,7 @@ def rehome(interface: str | None, control: Path) -> None:
 
 
 def _ask(control: Path, *words: str) -> dict[str, Any]:
-    from mat_real.control import ask
-
-    try:
-        found: dict[str, Any] = ask(control, *words)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        mend = "is the node running, and is this its node.control?"
-        if isinstance(error, PermissionError):
-            mend = "ask as root, or as the user that the node runs as"
-        raise click.ClickException(f"{control}: no node answers ({reason}); {mend}") from error
-    if "error" in found:
-        raise click.ClickException(found["error"])
-    return found
+    return ask(control, "node", "node.control", *words)
 
 
 def _show(found: dict[str, Any]) -> None:

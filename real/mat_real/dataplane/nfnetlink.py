@@ -177,14 +177,14 @@ class Netlink:
         except OSError as error:
             raise _refused(error) from error
 
-    def chains(self, family: int, table: str) -> int:
-        """How many of a table's chains have rules; 0 without the table."""
+    def has_rules(self, family: int, table: str) -> bool:
+        """Whether there is a table of that name, with any rules. Raises `DataplaneError`."""
         query = Message(_GET_RULES, family, _text(_TABLE, table))
         try:
-            return len({_chain_of(answer) for answer in self._dump(query)})
+            return bool(self._dump(query))
         except OSError as error:
             if error.errno == ENOENT:
-                return 0
+                return False
             raise _refused(error) from error
 
     def _dump(self, query: Message) -> list[bytes]:
@@ -398,8 +398,3 @@ def _counter_in(data: bytes) -> tuple[str, int]:
     parts = _attributes(data, 0, len(data))
     start, stop = parts[_OBJECT_NAME]
     return data[start : stop - 1].decode(), _packets(data, *parts[_OBJECT_CONTENT])
-
-
-def _chain_of(data: bytes) -> bytes:
-    start, stop = _attributes(data, 0, len(data))[_CHAIN]
-    return data[start:stop]

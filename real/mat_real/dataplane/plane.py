@@ -17,7 +17,7 @@ from mat.address import Address, prefix_of, to_packed
 from mat.effects import Handle, Translation
 from mat_real.dataplane import QUEUE, Consumer, Counters, DataplaneError, Mode, rules
 from mat_real.dataplane.maps import KernelMaps
-from mat_real.dataplane.nfnetlink import Message, Netlink
+from mat_real.dataplane.nfnetlink import Netlink
 from mat_real.dataplane.nft import Nft
 from mat_real.dataplane.queue import PacketQueue
 from mat_real.dataplane.rules import FAMILIES, IPV4, IPV6, MAPS, MOBILES, TABLE, Family, family_of
@@ -125,8 +125,8 @@ class NetfilterDataplane:
     def _commit(self) -> None:
         if self._changed:
             self._look_at_forwarding()
-        for family in [each for each in self._changed if self._is_another(each)]:
-            self._make(family)
+        for family, own in self._changed.items():
+            self._provide(family, own)
         wanted = {family: self._wanted(family) for family in self._maps}
         self._netlink.change(
             [each for family in wanted for each in self._maps[family].changes(wanted[family])]
@@ -139,34 +139,25 @@ class NetfilterDataplane:
         for done in (self._changed, self._homes, self._keys):
             done.clear()
 
-    def _is_another(self, family: Family) -> bool:
-        """Whether the table has to be made for what the home address, or prefix, is now."""
-        before, now = self._own.get(family), self._changed[family]
-        if before is not None and replace(before, mobile=now.mobile) == now:
-            return False
-        return self._made.get(family) != self._tag(family, now)
-
-    def _tag(self, family: Family, own: Own) -> str:
+    def _provide(self, family: Family, own: Own) -> None:
+        """Have a table that is made for this home address, or prefix."""
+        before = self._own.get(family)
+        if before is not None and replace(before, mobile=own.mobile) == own:
+            return
         text = rules.table(family, own.home, own.prefix_length)
-        return rules.tag(text, self._by_netlink(family, own))
-
-    def _by_netlink(self, family: Family, own: Own) -> list[Message]:
-        """The rules that the text of the table has not."""
-        translating = own.prefix_length == HOST and self._mode is Mode.MAPS
-        queueing = rules.queueing(family, self._queue.number)
-        return queueing + (rules.translating(family) if translating else [])
-
-    def _make(self, family: Family) -> None:
-        """Make the table, with nothing in its maps yet."""
-        own = self._changed[family]
-        tag = self._tag(family, own)
-        text = rules.table(family, own.home, own.prefix_length)
+        others = rules.queueing(family, self._queue.number)
+        if own.prefix_length == HOST and self._mode is Mode.MAPS:
+            others += rules.translating(family)
+        tag = rules.tag(text, others)
+        if self._made.get(family) == tag:
+            return
         self._nft.run(text + rules.tagging(family, tag))
-        self._netlink.change(self._by_netlink(family, own))
+        self._netlink.change(others)
         self._made[family] = tag
         self._maps[family] = KernelMaps(family)
         self._beside.pop(family, None)
         self._own.pop(family, None)
+        # Its maps are empty yet.
         self._homes.update(home for home in self._table.by_home if family_of(home) is family)
         self._keys.update(key for key in self._table.inward if len(key) == 2 * family.width)
 
@@ -248,18 +239,14 @@ class NetfilterDataplane:
         """Home addresses of the peers whose packets were translated since the last call."""
         found, self._translator.used = self._translator.used, set()
         self._look_at_forwarding()
-        if any(self._is_gone(family) for family in self._own):
-            # This is called now and then, so it is found out here.
+        if not all(self._netlink.has_rules(family.number, TABLE) for family in self._own):
+            # Somebody removed or emptied a table. This is called now and then, so it is found here.
             self._forget()
         self.commit()
         if self._mode is Mode.MAPS:
             for family in self._own:
                 found.update(self._counted(family))
         return list(found)
-
-    def _is_gone(self, family: Family) -> bool:
-        """Whether somebody removed the table, or emptied it."""
-        return self._netlink.chains(family.number, TABLE) == 0
 
     def _counted(self, family: Family) -> Iterable[Address]:
         for name in MAPS:

@@ -1,12 +1,10 @@
-"""What `mat ims status` shows: the supervisor's snapshot, and how it is asked for."""
+"""What `mat ims status` shows: the supervisor's snapshot."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from mat import __version__
 from mat.address import format_address
-from mat_real.control import ask as ask_daemon
 from mat_real.ims.config import ServerConfig
 from mat_real.ims.tallies import BOUNDS, CODES, GAUGES, REQUESTS, Tallies
 
@@ -87,8 +85,3 @@ def _quantiles(request: str, tallies: Sequence[Tallies]) -> dict[str, float | No
                 break
         found[f"p{quantile * 100:g}"] = bound
     return found
-
-
-def ask(control: Path) -> dict[str, Any]:
-    """The snapshot of the server behind a control socket. Raises `OSError`, `ValueError`."""
-    return cast(dict[str, Any], ask_daemon(control, "status"))

@@ -49,6 +49,7 @@ from mat.registrations import (
     unpack,
 )
 from mat.server import MappingServer, Responsible
+from mat_real.alarm import Alarm
 from mat_real.datagrams import BATCH, SLOT, DatagramSocket, Peer, bind
 from mat_real.ims.backlog import Backlog, Waiting
 from mat_real.ims.tallies import ANSWERS, EVENTS, INDEX, MALFORMED, RECEIVED, SENT, Tallies
@@ -157,8 +158,7 @@ class Worker:
         self._notified: dict[tuple[int, Endpoint], float] = {}
         """When an HA Notify arrived that an inquiry is made for."""
         self._arrived = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: float | None = None
+        self._alarm = Alarm(loop, now, self._wake)
         self._working = False
         self._in_slice = False
         self._store_lost = False
@@ -220,8 +220,7 @@ class Worker:
             self._loop.remove_reader(self._siblings.inbox.fileno())
         for task in self._tasks:
             task.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
 
     def gauge(self) -> None:
         """Set the gauges among the tallies; called now and then.
@@ -492,17 +491,9 @@ class Worker:
         """Have the machine woken at its deadline."""
         if self._ending and not self._machine.inquiries:
             self._no_inquiries.set()
-        deadline = self._machine.deadline
-        if deadline == self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = None, deadline
-        if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, deadline - self._now()), self._wake)
+        self._alarm.set(self._machine.deadline)
 
     def _wake(self) -> None:
-        self._timer = self._timer_at = None
         self._arrived = self._now()
         self._apply(self._machine.handle_timer(self._now()))
         self._settle()

@@ -11,7 +11,6 @@ Time is CLOCK_BOOTTIME, which goes on while the host sleeps: mappings and leases
 
 import asyncio
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +34,7 @@ from mat.effects import (
 from mat.mapping_table import Servers
 from mat.messages import Endpoint, HaNotify, Message
 from mat.node import MobileNode
+from mat_real.alarm import Alarm
 from mat_real.datagrams import DatagramSocket
 from mat_real.dataplane import Consumer, Counters, Dataplane
 
@@ -113,8 +113,7 @@ class Daemon:
         self._now = now
         self._addresses: dict[bool, tuple[Address, ...]] = {True: (), False: ()}
         self._settling: asyncio.Handle | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: float | None = None
+        self._alarm = Alarm(loop, now, self._wake)
         self._look: asyncio.TimerHandle | None = None
         self._last_stand: asyncio.TimerHandle | None = None
         self._standing: set[Address] = set()
@@ -161,7 +160,8 @@ class Daemon:
         finally:
             # A socket that is closed while the loop reads it would end the process.
             self._loop.remove_reader(self._signalling.fileno())
-            for timer in (self._timer, self._look, self._last_stand):
+            self._alarm.cancel()
+            for timer in (self._look, self._last_stand):
                 if timer is not None:
                     timer.cancel()
             for task in self._tasks:
@@ -330,19 +330,9 @@ class Daemon:
 
     def _rearm(self) -> None:
         deadlines = [m.deadline for m in self._machines.values() if m.deadline is not None]
-        deadline = min(deadlines, default=None)
-        if deadline == self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = None, deadline
-        if deadline is not None:
-            # uvloop rounds to milliseconds: down, it would wake again and again until it is time.
-            left = math.ceil((deadline - self._now()) * 1000) / 1000
-            self._timer = self._loop.call_later(max(0.0, left), self._wake)
+        self._alarm.set(min(deadlines, default=None))
 
     def _wake(self) -> None:
-        self._timer = self._timer_at = None
         for machine in self._machines.values():
             self._apply(machine, machine.handle_timer(self._now()))
         self._settle()
