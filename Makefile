@@ -125,7 +125,7 @@ lock: $(VENV)/done-python ## resolve requirements/*.txt anew (UPGRADE=--upgrade 
 	@$(COMPILE) -o requirements/run.txt pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/ims.txt -c requirements/run.txt --extra ims pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/real.txt -c requirements/ims.txt --extra real pyproject.toml requirements/build.in
-	@$(COMPILE) -o requirements/dev.txt -c requirements/real.txt --extra real --extra dev pyproject.toml requirements/build.in
+	@$(COMPILE) -o requirements/dev.txt -c requirements/real.txt --extra real --extra cluster --extra dev pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/fuzz.txt -c requirements/dev.txt --extra fuzz pyproject.toml requirements/build.in
 	@! grep -n '://' requirements/*.txt
 
