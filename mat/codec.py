@@ -97,6 +97,20 @@ def encode(message: Message) -> bytes:
     return message.wire if message.wire is not None else _ENCODERS[type(message)](message)
 
 
+def size_of(message: Message) -> int:
+    """The length of the datagram of a message, in bytes, mostly without making it."""
+    if message.wire is not None:
+        return len(message.wire)
+    if isinstance(message, (MaAnswer, HaNotifyAck)):
+        size = _HEADER.size + _MAPPING_BODY + _ADDRESS * len(message.mobile_addresses)
+        if message.nonce:
+            size += _NONCE.size + _VERSION.size
+        return size + (_WORD if message.prefix_length != EXACT else 0)
+    if message.nonce and isinstance(message, MaQuery):
+        return REQUEST_SIZE
+    return len(encode(message))
+
+
 def _assemble(message: Message, kind: int, code: int, body: bytes, extensions: bytes) -> bytes:
     words = len(body) // _WORD + (0 if message.draft_length else _HEADER_WORDS)
     flags = FLAG_EXTENSIONS if extensions else 0

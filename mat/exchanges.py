@@ -115,14 +115,15 @@ class Exchange(Timed):
 class Exchanges(Timers):
     """All requests of one machine that wait for an answer, and with them all its timers."""
 
-    __slots__ = ("_pending", "_random", "_round_trips", "parameters")
+    __slots__ = ("_pending", "_random", "parameters", "round_trips")
 
     def __init__(self, parameters: Parameters, random: Random) -> None:
         super().__init__()
         self.parameters = parameters
         self._random = random
         self._pending: dict[int, Exchange] | None = None
-        self._round_trips: tuple[tuple[Endpoint, float], ...] = ()
+        self.round_trips: tuple[tuple[Endpoint, float], ...] = ()
+        """Servers and their smoothed round trips, s, the newest first."""
 
     def __len__(self) -> int:
         return len(self._pending) if self._pending else 0
@@ -191,13 +192,13 @@ class Exchanges(Timers):
         return min(doubled, parameters.maximum_timeout) * stretch
 
     def _round_trip_of(self, server: Endpoint) -> float | None:
-        for known, round_trip in self._round_trips:
+        for known, round_trip in self.round_trips:
             if known is server or known == server:
                 return round_trip
         return None
 
     def _nearest(self, servers: Servers) -> int:
-        if len(servers) == 1 or not self._round_trips:
+        if len(servers) == 1 or not self.round_trips:
             return 0
         trips = [self._round_trip_of(server) or 0.0 for server in servers]
         return trips.index(min(trips))
@@ -215,5 +216,5 @@ class Exchanges(Timers):
 
     def _remember(self, server: Endpoint, round_trip: float) -> None:
         """The newest first. A tuple: most nodes know one server, and there are many nodes."""
-        others = tuple(trip for trip in self._round_trips if trip[0] != server)
-        self._round_trips = ((server, round_trip), *others[: _MEASURED - 1])
+        others = tuple(trip for trip in self.round_trips if trip[0] != server)
+        self.round_trips = ((server, round_trip), *others[: _MEASURED - 1])

@@ -58,6 +58,7 @@ from mat.messages import (
 from mat.parameters import DEFAULTS, Parameters
 from mat.peer import Arrival, Peer, Source
 from mat.registrar import Progress, Registrar
+from mat.resumption import Knowledge, KnownPeer, LeftAddress
 from mat.states import PEER, PeerInput, PeerState, RegistrationState
 from mat.timers import TokenBucket
 
@@ -189,6 +190,66 @@ class MobileNode:
                 if peer.state is PeerState.QUERYING:
                     self._query(now, peer, out)
         return out
+
+    def resume(self, now: float, knowledge: Knowledge) -> Sequence[NodeEffect]:
+        """Go on from what was known, as the first input: registered, and peers established.
+
+        Nothing is sent; the effects tell the driver how to translate.
+        """
+        out: _Effects = []
+        self._own.resume(knowledge.own)
+        if knowledge.left:
+            self._left = {one.mobile_address: (one.home_address, one.at) for one in knowledge.left}
+        for known in knowledge.peers:
+            home = known.mapping.home_address
+            peer = self._add_peer(known.used_at, home, caller=known.caller, out=out)
+            peer.state = PeerState.ESTABLISHED
+            peer.servers = known.servers
+            peer.mapping = known.mapping
+            peer.confirmed = knowledge.own.addresses if known.confirmed else ()
+            assert self._table is not None
+            self._table.put(known.mapping)
+            self._exchanges.schedule(peer, known.query)
+            self._settle(now, peer, out)
+        return out
+
+    def knowledge(self, now: float) -> Knowledge | None:
+        """What `resume` would need to go on from here; None while something is under way.
+
+        Left out is what passes within seconds: the pace of messages, and counts of strangers'.
+        """
+        own = self._own.knowledge()
+        if own is None or len(self._exchanges) or self._held or self._sources:
+            return None
+        peers: list[KnownPeer] = []
+        for peer in self._all_peers():
+            mapping, query = peer.mapping, peer.due
+            if mapping is None or query is None or not self._is_at_rest(now, peer):
+                return None
+            confirmed = bool(peer.confirmed)
+            peers.append(
+                KnownPeer(peer.servers, mapping, query, peer.used_at, peer.caller, confirmed)
+            )
+        memory = self._exchanges.parameters.reuse_memory
+        left = [
+            LeftAddress(address, home, at)
+            for address, (home, at) in (self._left or {}).items()
+            if now - at < memory
+        ]
+        return Knowledge(own, tuple(peers), tuple(left))
+
+    def retire(self) -> None:
+        """This machine is not used again. Without timers its parts do not hold each other."""
+        self._exchanges.clear()
+
+    def _is_at_rest(self, now: float, peer: Peer) -> bool:
+        """Whether this node and a peer know each other's present mapping, and nothing waits."""
+        return (
+            peer.state is PeerState.ESTABLISHED
+            and peer.confirmed in ((), self._own.addresses)
+            and peer.doubtful_until <= now
+            and not peer.notices
+        )
 
     def receive(self, now: float, message: Message, source: Endpoint) -> Sequence[NodeEffect]:
         """A message arrived from `source`."""

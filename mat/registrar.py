@@ -14,6 +14,7 @@ from mat.effects import Event, EventKind, Lookup, NodeEffect, NotFound, Send
 from mat.exchanges import UNLIMITED, Exchange, Exchanges, Purpose
 from mat.mapping_table import Servers
 from mat.messages import MOST_FRESHNESS, Code, ImsUpdate, ImsUpdateReply
+from mat.resumption import OwnMapping
 from mat.states import REGISTRATION, RegistrationInput, RegistrationState
 from mat.timers import Timed
 
@@ -78,6 +79,36 @@ class Registrar(Timed):
         self.version = 0
         self.expires = 0.0
         self.updates: tuple[Exchange, ...] = ()
+
+    def resume(self, own: OwnMapping) -> None:
+        """Go on from a registration that stands."""
+        self.servers = own.servers
+        self.addresses = self.registered = own.addresses
+        self.since, self.until = own.since, own.until
+        self.version = self.registered_version = own.version
+        self._freshness = own.freshness
+        self.expires = own.expires
+        self._exchanges.round_trips = own.round_trips
+        self._answered = True
+        self.state = RegistrationState.REGISTERED
+        self._exchanges.schedule(self, own.refresh)
+
+    def knowledge(self) -> OwnMapping | None:
+        """What `resume` would need; None unless the mapping that stands is the present one."""
+        standing = self.registered == self.addresses and self.registered_version == self.version
+        if self.state is not RegistrationState.REGISTERED or not standing or self.due is None:
+            return None
+        return OwnMapping(
+            self.addresses,
+            self.since,
+            self.until,
+            self.servers,
+            self.version,
+            self._freshness,
+            self.expires,
+            self.due,
+            self._exchanges.round_trips,
+        )
 
     def change(
         self,

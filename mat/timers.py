@@ -29,6 +29,11 @@ class Timers:
         self._count = 0
         self.deadline: float | None = None
 
+    def clear(self) -> None:
+        """Wake nothing any more."""
+        self._heap = []
+        self.deadline = None
+
     def schedule(self, timed: Timed, due: float) -> None:
         """Wake `timed` at `due`, in place of what was asked for before."""
         timed.due = due

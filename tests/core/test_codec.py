@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mat.address import Address, parse_address
-from mat.codec import FLAG_EXTENSIONS, Extension, Malformed, decode, encode
+from mat.codec import FLAG_EXTENSIONS, Extension, Malformed, decode, encode, size_of
 from mat.messages import (
     AMPLIFICATION_LIMIT,
     EXACT,
@@ -195,6 +195,11 @@ def _any_message() -> st.SearchStrategy[Message]:
         st.builds(HaQuery, words, addresses, nonce=nonces),
         st.builds(HaAnswer, words, codes, addresses, moves, versions, words, words, nonce=nonces),
     )
+
+
+@given(_any_message())
+def test_the_size_of_a_message_is_that_of_its_datagram(message: Message) -> None:
+    assert size_of(message) == len(encode(message))
 
 
 @given(_any_message())

@@ -276,11 +276,12 @@ def test_nothing_is_recorded_once_there_is_a_ladder_of_each_kind(tmp_path: Path)
     world = finished_world(scenario(tmp_path, moves))
     assert set(world._tally.ladders) == {"soft", "hard"}
     assert world._tally._watches == {}
+    assert not world._tally.watching
 
 
 def finished_world(loaded: Scenario) -> _World:
     moves = mobility(loaded)
-    world = _World(loaded, moves, 0)
+    world = _World(loaded, moves, 0, record=False)
     world.clock.run(moves.end)
     return world
 
@@ -402,8 +403,8 @@ def test_attaching_again_to_the_preferred_network_is_nothing(tmp_path: Path) -> 
 def test_leases_are_renewed_while_the_link_is_up(tmp_path: Path) -> None:
     world = finished_world(scenario(tmp_path, "0 m1 attach A", "network.0.lease=16"))
     (host,) = world._mobile.values()
-    (lease,) = host._leases.values()
-    assert 20 < lease <= 36
+    (link,) = host._links
+    assert 20 < link.lease <= 36
     assert data(world.finished(), "delivered") > 2 * 100 * 18.9
 
 
@@ -424,30 +425,31 @@ def test_another_address_once_the_lease_is_over(tmp_path: Path) -> None:
 
 def test_an_address_that_went_to_another_node_does_not_come_back() -> None:
     pool = small_pool()
-    first, until = pool.lease(0.0, "m1")
+    first, until = pool.lease(0.0, 1)
     assert until == 10
-    assert pool.lease(11.0, "m2", first) == (first, 21.0)
-    assert pool.lease(12.0, "m1")[0] != first
+    pool.left(1, first)
+    assert pool.lease(11.0, 2, first) == (first, 21.0)
+    assert pool.lease(12.0, 1)[0] != first
 
 
 def test_an_address_that_a_node_wanted_is_not_given_to_the_next() -> None:
     pool = small_pool()
-    first, _ = small_pool().lease(0.0, "m1")
-    pool.lease(0.0, "m1", first)
-    assert pool.lease(0.0, "m2")[0] != first
+    first, _ = small_pool().lease(0.0, 1)
+    pool.lease(0.0, 1, first)
+    assert pool.lease(0.0, 2)[0] != first
 
 
 def test_a_full_pool_gives_out_only_what_is_free() -> None:
     pool = small_pool()
-    held = [pool.lease(0.0, f"m{n}")[0] for n in range(4)]
-    ended, _ = pool.lease(-20.0, "m4")
+    held = [pool.lease(0.0, n)[0] for n in range(4)]
+    ended, _ = pool.lease(-20.0, 4)
     assert len({*held, ended}) == 5
-    assert pool.lease(1.0, "m5")[0] == ended
+    assert pool.lease(1.0, 5)[0] == ended
 
 
 def small_pool() -> Pool:
     """Five addresses, ten seconds."""
-    return Pool(ip_network("10.9.0.0/29"), 10.0, start_attached=True)
+    return Pool(ip_network("10.9.0.0/29"), 10.0)
 
 
 def test_addresses_of_the_events_are_used(tmp_path: Path) -> None:
@@ -693,7 +695,7 @@ def test_the_order_of_hashes_does_not_matter(tmp_path: Path) -> None:
         f"loaded = load_scenario(Path('s.toml'), {RANDOM!r});"
         "simulate(loaded).results.write(Path(sys.argv[1]))"
     )
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "sim")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "sim", ROOT / "files")))
     for seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}
         command = [sys.executable, "-c", program, seed]

@@ -240,6 +240,8 @@ class Traffic(Table):
     """Length of a packet, IP header included."""
     start: Annotated[float, Field(ge=0), Unit("s")] = 1.0
     """Begin, counted from the mobile node's first attachment."""
+    established: bool = False
+    """Pairs attached at time 0 know each other: registered, mappings exchanged, DNS cached."""
 
 
 @final

@@ -6,7 +6,7 @@ from typing import Final, final
 import numpy as np
 
 from mat.address import Address
-from mat_files.measure import FloatArray
+from mat_files.measure import interruption, losses
 
 UP: Final = "up"
 DOWN: Final = "down"
@@ -61,17 +61,19 @@ class Flow:
         """A packet has reached the application."""
         self._delivered[number] = now
 
+    def peer(self, way: str) -> Address:
+        """The home address at the other end, for a node that this flow is up or down for."""
+        return self.destination if way == UP else self.source
+
     @property
     def begun(self) -> bool:
         """Whether any packet was sent."""
         return bool(self._sent)
 
-    @property
-    def sent(self) -> FloatArray:
-        """When each packet was sent, s."""
-        return np.array(self._sent)
+    def interruption(self, begin: float, end: float) -> float:
+        """Longest time without a delivery around a handover, s (`mat_files.measure`)."""
+        return interruption(np.array(self._delivered), begin, end, self.spacing)
 
-    @property
-    def delivered(self) -> FloatArray:
-        """When each packet was delivered, s; NaN where it was not."""
-        return np.array(self._delivered)
+    def losses(self, begin: float, end: float) -> int:
+        """Packets of a handover that were never delivered (`mat_files.measure`)."""
+        return losses(np.array(self._sent), np.array(self._delivered), begin, end)

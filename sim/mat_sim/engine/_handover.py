@@ -3,21 +3,21 @@
 from collections.abc import Iterable, Sequence
 from typing import Final, final
 
-from mat.address import Address, format_address
+from mat.address import Address
 from mat.node import MobileNode
 from mat.states import PeerState, RegistrationState
-from mat_files.measure import interruption, losses
-from mat_sim.engine._flow import DOWN, UP, Flow
+from mat_sim.engine._flow import Flow
 from mat_sim.engine._network import Link
 
 COMPLETED: Final = "completed"
 SUPERSEDED: Final = "superseded"
 UNFINISHED: Final = "unfinished"
+NOT_YET: Final = float("nan")
 
 
 @final
 class Handover:
-    """The times at which each part of a handover ended, in seconds; None while it has not."""
+    """The times at which each part of a handover ended, in seconds; NaN while it has not."""
 
     __slots__ = (
         "_first",
@@ -26,8 +26,8 @@ class Handover:
         "began",
         "configured",
         "end",
+        "from_address",
         "from_link",
-        "kind",
         "linked",
         "notified",
         "ordinal",
@@ -35,139 +35,133 @@ class Handover:
         "peers",
         "reach",
         "registered",
+        "soft",
         "to_link",
     )
 
     def __init__(
-        self, ordinal: int, began: float, from_link: Link, peers: Sequence[Address]
+        self, ordinal: int, began: float, from_link: Link, peers: tuple[Address, ...]
     ) -> None:
         self.ordinal = ordinal
         self.began = began
         self.from_link = from_link
-        self.peers = tuple(peers)
+        self.from_address = from_link.address
+        self.peers = peers
         self.to_link: Link | None = None
-        self.reach: float | None = None
-        self.acted: float | None = None
-        self.linked: float | None = None
-        self.configured: float | None = None
-        self.registered: float | None = None
-        self.notified: float | None = None
+        self.reach = NOT_YET
+        self.acted = NOT_YET
+        self.linked = NOT_YET
+        self.configured = NOT_YET
+        self.registered = NOT_YET
+        self.notified = NOT_YET
         self.address: Address | None = None
-        self.kind = "hard"
+        self.soft = False
         self.outcome = UNFINISHED
-        self.end: float | None = None
-        self._first: dict[tuple[str, Address], float] = {}
+        self.end = NOT_YET
+        self._first: dict[tuple[str, Address], float] | None = None
+
+    @property
+    def kind(self) -> str:
+        """Soft or hard."""
+        return "soft" if self.soft else "hard"
 
     def reaches(self, now: float, link: Link) -> None:
         """The new network is in reach; its link may be there already, in whole or in part."""
-        self.to_link, self.reach = link, now
+        self.to_link = link
+        self.reach = now
         if link.address is None:
-            self.acted = now if link.acted else None
-            self.linked = now if link.linked else None
+            self.acted = max(now, link.acted)
+            self.linked = max(now, link.linked)
 
     def has_address(self, now: float, link: Link) -> None:
         """The new link, now the preferred one, has its address."""
         self.address = link.address
         self.configured = now
-        self.kind = "soft" if self.from_link.up else "hard"
+        self.soft = self.from_link.up
 
     def observe(self, now: float, machine: MobileNode) -> None:
         """After an input to the node's machine: registered, notified?"""
         if self.address is None:
             return
-        if self.registered is None:
+        if not is_known(self.registered):
             # A mapping outlives the address: after a gap, an old one may be there already.
-            state, first = machine.registration_state, machine.registered[:1]
-            if state is not RegistrationState.REGISTERED or first != (self.address,):
+            registered = machine.registered
+            if machine.registration_state is not RegistrationState.REGISTERED:
+                return
+            if not registered or registered[0] != self.address:
                 return
             self.registered = now
-        if self.notified is None and self.peers and not machine.announces:
+        if self.peers and not is_known(self.notified) and not machine.announces:
             told = [
                 peer.home_address
                 for peer in machine.peers()
-                if peer.state is PeerState.ESTABLISHED and peer.introduction is None
+                if peer.introduction is None and peer.state is PeerState.ESTABLISHED
             ]
-            self.notified = now if set(self.peers).issubset(told) else None
+            if all(peer in told for peer in self.peers):
+                self.notified = now
 
     def delivered(self, now: float, direction: str, peer: Address, through: Address) -> None:
         """A data packet has been delivered that left from, or came to, the address `through`."""
         if through == self.address:
+            if self._first is None:
+                self._first = {}
             self._first.setdefault((direction, peer), now)
 
     def is_complete(self, flows: Iterable[tuple[str, Flow]], *, notifies: bool) -> bool:
         """Whether nothing is left to happen."""
-        if self.registered is None or (self.notified is None and self.peers and notifies):
+        if not is_known(self.registered):
             return False
-        return all(key in self._first for key in self._expected(flows))
+        if self.peers and notifies and not is_known(self.notified):
+            return False
+        first = self._first or {}
+        return all(key in first for key in self._expected(flows))
 
     def _expected(self, flows: Iterable[tuple[str, Flow]]) -> list[tuple[str, Address]]:
-        keys = [(way, flow.destination if way == UP else flow.source) for way, flow in flows]
-        return [(way, peer) for way, peer in keys if peer in self.peers]
+        return [(way, peer) for way, flow in flows if (peer := flow.peer(way)) in self.peers]
 
     def finish(self, now: float, outcome: str) -> None:
         """It is over, one way or another."""
         self.end = now
         self.outcome = outcome
+        # When a link acts and is associated is known beforehand: what was not to be is taken back.
+        if self.acted > now:
+            self.acted = NOT_YET
+        if self.linked > now:
+            self.linked = NOT_YET
 
-    def row(self, run: int, node: str, flows: Sequence[tuple[str, Flow]]) -> dict[str, object]:
-        """Its row in the table `handovers`, once it is over."""
-        assert self.end is not None
-        until = self.end
-        parts = self._parts(flows)
-        row: dict[str, object] = {
-            "run": run,
-            "node": node,
-            "ordinal": self.ordinal,
-            "from_network": self.from_link.network,
-            "to_network": self.to_link.network if self.to_link else None,
-            "from_moa": _text(self.from_link.address),
-            "to_moa": _text(self.address),
-            "kind": self.kind,
-            "time": self.began,
-            **parts,
-            "peers": len(self.peers),
-            "outcome": self.outcome,
-        }
-        if self.outcome == COMPLETED:
-            row["total"] = sum(part for part in parts.values() if part is not None)
-        for way in (UP, DOWN):
-            row |= self._traffic(way, [flow for w, flow in flows if w == way], until)
-        return row
+    def parts(self, flows: Sequence[tuple[str, Flow]]) -> tuple[float, ...]:
+        """How long each of `mat_files.schema.PARTS` took, s; NaN where it did not end."""
+        first = self._first_packet(flows)
+        known = self.notified if is_known(self.notified) else self.registered
+        return (
+            self.reach - self.began,
+            self.acted - self.reach,
+            self.linked - self.acted,
+            self.configured - self.linked,
+            self.registered - self.configured,
+            self.notified - self.registered,
+            max(0.0, first - known) if is_known(first) and is_known(known) else NOT_YET,
+        )
 
-    def _parts(self, flows: Sequence[tuple[str, Flow]]) -> dict[str, float | None]:
-        first = None
-        expected = self._expected(flows)
-        if expected and all(key in self._first for key in expected):
-            first = max(self._first[key] for key in expected)
-        known = self.notified if self.notified is not None else self.registered
-        to_first = None if first is None or known is None else max(0.0, first - known)
-        return {
-            "away": _between(self.began, self.reach),
-            "detect": _between(self.reach, self.acted),
-            "associate": _between(self.acted, self.linked),
-            "address": _between(self.linked, self.configured),
-            "register": _between(self.configured, self.registered),
-            "notify": _between(self.registered, self.notified),
-            "first_packet": to_first,
-        }
+    def _first_packet(self, flows: Sequence[tuple[str, Flow]]) -> float:
+        expected, first = self._expected(flows), self._first or {}
+        if not expected or not all(key in first for key in expected):
+            return NOT_YET
+        return max(first[key] for key in expected)
 
-    def _traffic(self, way: str, flows: Sequence[Flow], until: float) -> dict[str, object]:
-        measured = [
-            (f.sent, f.delivered, f.spacing)
-            for f in flows
-            if f.begun and (f.destination if way == UP else f.source) in self.peers
+    def measured(self, direction: str, flows: Sequence[tuple[str, Flow]]) -> tuple[float, float]:
+        """Interruption (s) and loss (packets) in one direction; NaN without traffic."""
+        affected = [
+            flow
+            for way, flow in flows
+            if way == direction and flow.begun and flow.peer(way) in self.peers
         ]
-        if not measured:
-            return {}
-        began = self.began
-        gaps = [interruption(got, began, until, spacing) for _, got, spacing in measured]
-        gone = [losses(sent, got, began, until) for sent, got, _ in measured]
-        return {f"interruption_{way}": max(gaps), f"lost_{way}": sum(gone)}
+        if not affected:
+            return NOT_YET, NOT_YET
+        gaps = [flow.interruption(self.began, self.end) for flow in affected]
+        return max(gaps), float(sum(flow.losses(self.began, self.end) for flow in affected))
 
 
-def _between(begin: float | None, end: float | None) -> float | None:
-    return None if begin is None or end is None else end - begin
-
-
-def _text(address: Address | None) -> str | None:
-    return format_address(address) if address is not None else None
+def is_known(time: float) -> bool:
+    """Whether a time is no NaN."""
+    return time == time  # noqa: PLR0124

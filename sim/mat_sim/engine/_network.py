@@ -5,109 +5,182 @@ holder is at; each half has its delay and its loss. Whoever holds the address wh
 arrives gets it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol, final
+from typing import final
 
 from mat.address import Address
-from mat_files.distributions import Distribution
-from mat_sim.engine._clock import Clock
+from mat.effects import NotFound
+from mat.mapping_table import Servers
+from mat.messages import Endpoint, Message
+from mat_files.distributions import Constant, Distribution
+from mat_sim.engine._clock import NEVER, Clock, Happening, Sleeper
 
 
-class Party(Protocol):
-    """A node or a server: something that holds addresses."""
+class Party(Sleeper):
+    """A node or a server: something that holds addresses and takes messages."""
 
-    name: str
-    role: str
+    __slots__ = ("cached", "name", "role")
+
+    def __init__(self, clock: Clock, name: str, role: str) -> None:
+        super().__init__(clock)
+        self.name = name
+        self.role = role
+        self.cached: dict[Address, float] | None = None
+        """Home addresses whose servers the DNS has told, and until when that may be kept, s."""
+
+    def receive(self, message: Message, source: Endpoint) -> None:
+        """A message has arrived."""
+        raise NotImplementedError
+
+    def servers_found(self, home_address: Address, result: Servers | NotFound) -> None:
+        """The DNS has answered."""
+        raise NotImplementedError
 
 
 @final
-@dataclass(slots=True, eq=False)
+class Site:
+    """A place, and what the path between it and the core is like."""
+
+    __slots__ = ("_always", "_delay", "kept", "network")
+
+    def __init__(self, delay: Distribution, loss: float, network: str = "") -> None:
+        self.network = network
+        """The access network's name; empty elsewhere."""
+        self.kept = 1 - loss
+        """Probability that a packet is not lost on the way."""
+        self._delay = delay
+        self._always = delay.value if isinstance(delay, Constant) else -1.0
+
+    def delay(self, random: Random) -> float:
+        """How long a packet takes between here and the core, s."""
+        return self._always if self._always >= 0 else self._delay.sample(random)
+
+    @property
+    def mean_delay(self) -> float:
+        """The expectation of that, s."""
+        return self._delay.mean
+
+
+@final
 class Link:
     """An attachment of a party to a site, with the address it has there.
 
     `order` rises with each time the link is made the preferred one.
     """
 
-    party: Party
-    delay: Distribution
-    loss: float
-    network: str = ""
-    interface: int = 0
-    order: int = 0
-    acted: bool = False
-    linked: bool = False
-    address: Address | None = None
-    up: bool = True
-    noticed_down: bool = False
+    __slots__ = (
+        "acted",
+        "address",
+        "endpoint",
+        "interface",
+        "lease",
+        "linked",
+        "noticed_down",
+        "order",
+        "party",
+        "site",
+        "up",
+    )
+
+    def __init__(self, party: Party, site: Site, interface: int = 0, order: int = 0) -> None:
+        self.party = party
+        self.site = site
+        self.interface = interface
+        self.order = order
+        self.acted = NEVER
+        """When the node acts on the network's being there, s."""
+        self.linked = NEVER
+        """When the link is associated, s."""
+        self.address: Address | None = None
+        self.endpoint: Endpoint | None = None
+        """The address and the port of MAT, once it was used."""
+        self.lease = NEVER
+        """When the address has to be given back, s."""
+        self.up = True
+        self.noticed_down = False
+
+    @property
+    def network(self) -> str:
+        """The access network's name."""
+        return self.site.network
 
 
 @final
 class Network:
     """All addresses and the paths between them."""
 
-    __slots__ = ("_clock", "_links", "_random", "_roles")
+    __slots__ = ("_links", "clock", "random")
 
     def __init__(self, clock: Clock, random: Random) -> None:
-        self._clock = clock
-        self._random = random
+        self.clock = clock
+        self.random = random
         self._links: dict[Address, Link] = {}
-        self._roles: dict[Address, Party] = {}
+        """The link that has an address, or had it last."""
 
     def connect(self, link: Link, address: Address) -> None:
         """The link has this address from now on."""
         link.address = address
+        link.endpoint = None
         self._links[address] = link
-        self._roles[address] = link.party
 
     def disconnect(self, link: Link) -> None:
         """The link is down: its address leads nowhere."""
         link.up = False
-        if link.address is not None and self._links.get(link.address) is link:
-            del self._links[link.address]
 
-    def holder(self, address: Address) -> Party | None:
-        """Who holds an address now."""
-        link = self._links.get(address)
-        return link.party if link else None
+    def link_of(self, address: Address | None) -> Link | None:
+        """The link that has an address now."""
+        link = self._links.get(address) if address is not None else None
+        return link if link is not None and link.up else None
 
     def last_holder(self, address: Address) -> Party | None:
         """Who holds an address now, or held it last."""
-        return self._roles.get(address)
+        link = self._links.get(address)
+        return link.party if link is not None else None
 
-    def carry(
-        self,
-        source: Address | None,
-        destination: Address,
-        arrived: Callable[..., None],
-        lost: Callable[..., None],
-        *arguments: Any,
-    ) -> None:
-        """Take a datagram along: `arrived(holder, *arguments)` later, or `lost(*arguments)`."""
-        here = self._links.get(source) if source is not None else None
-        there = self._links.get(destination)
-        if here is None or self._is_lost(here, there):
-            lost(*arguments)
+
+class Datagram(Happening):
+    """Something on its way from one address to another; its happening is the arrival."""
+
+    __slots__ = ("destination", "network", "origin", "source")
+
+    def __init__(self, network: Network, source: Address | None, destination: Address) -> None:
+        self.network = network
+        self.source = source
+        self.destination = destination
+        self.origin: Link | None = None
+        """The link that it left by."""
+
+    def depart(self) -> None:
+        """Leave the source, and arrive later, or be lost."""
+        network = self.network
+        here = network.link_of(self.source)
+        there = network.link_of(self.destination)
+        self.origin = here
+        if here is None or _is_lost(here, there, network.random):
+            self.lose()
             return
-        delay = here.delay.sample(self._random)
+        delay = here.site.delay(network.random)
         if there is not None:
-            delay += there.delay.sample(self._random)
-        self._clock.after(delay, self._arrive, destination, arrived, lost, arguments)
+            delay += there.site.delay(network.random)
+        network.clock.after(delay, self)
 
-    def _is_lost(self, here: Link, there: Link | None) -> bool:
-        kept = (1 - here.loss) * (1 - there.loss if there is not None else 1)
-        return kept < 1 and self._random.random() >= kept
-
-    def _arrive(
-        self,
-        destination: Address,
-        arrived: Callable[..., None],
-        lost: Callable[..., None],
-        arguments: tuple[Any, ...],
-    ) -> None:
-        link = self._links.get(destination)
+    def happen(self) -> None:
+        """The way is over; whether somebody is there shows now."""
+        link = self.network.link_of(self.destination)
         if link is None:
-            lost(*arguments)
+            self.lose()
         else:
-            arrived(link.party, *arguments)
+            self.arrive(link.party)
+
+    def arrive(self, holder: Party) -> None:
+        """Whoever holds the destination has got it."""
+        raise NotImplementedError
+
+    def lose(self) -> None:
+        """It never arrives."""
+        raise NotImplementedError
+
+
+def _is_lost(here: Link, there: Link | None, random: Random) -> bool:
+    kept = here.site.kept * (there.site.kept if there is not None else 1.0)
+    return kept < 1 and random.random() >= kept

@@ -1,66 +1,89 @@
 """The addresses of one access network, leased as a DHCP server does."""
 
+from array import array
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, final
+
+import numpy as np
 
 from mat.address import Address, from_ipv4
 
 _FIRST: Final = 2
 """The first host number that is leased: 0 is the network, 1 the router."""
+_NEVER_GIVEN: Final = float("-inf")
 
 
 @final
 class Pool:
-    """Leases of one network. An address is leased again only after its lease has ended."""
+    """Leases of one network, to nodes by their number.
 
-    __slots__ = ("_held", "_network", "_next", "_nodes", "_until", "lease_time", "start_attached")
+    An address is leased again only after its lease has ended. By host number, there are the end of
+    each lease and the node that has, or had, it: 16 bytes an address that was ever given out.
+    """
 
-    def __init__(
-        self, network: IPv4Network | IPv6Network, lease_time: float, *, start_attached: bool
-    ) -> None:
-        self._network = network
-        self._next = _FIRST
-        self._until: dict[Address, float] = {}
-        self._held: dict[str, Address] = {}
-        self._nodes: dict[Address, str] = {}
+    __slots__ = ("_base", "_had", "_next", "_node", "_size", "_until", "_version", "lease_time")
+
+    def __init__(self, network: IPv4Network | IPv6Network, lease_time: float) -> None:
         self.lease_time = lease_time
-        self.start_attached = start_attached
+        self._base = int(network.network_address)
+        self._version = network.version
+        self._size = network.num_addresses - 1
+        self._next = _FIRST
+        self._until = array("d")
+        self._node = array("q")
+        self._had: dict[int, int] = {}
+        """Host number that a node had when it left."""
 
-    def lease(self, now: float, node: str, wanted: Address | None = None) -> tuple[Address, float]:
+    def lease(self, now: float, node: int, wanted: Address | None = None) -> tuple[Address, float]:
         """An address for a node, and when its lease ends, s.
 
         The one that is wanted; else, while its lease lasts, the one that the node had before; else
         any that is free.
         """
-        had = self._held.get(node)
-        if had is not None and (self._nodes[had] != node or self._until[had] <= now):
-            had = None
-        address = wanted or had or self._any()
-        self._held[node], self._nodes[address] = address, node
+        number = self._number(wanted) if wanted is not None else self._for(now, node)
+        address = wanted if wanted is not None else _address(self._base + number, self._version)
+        if self._is_here(number):
+            missing = number + 1 - len(self._until)
+            self._until.extend([_NEVER_GIVEN] * missing)
+            self._node.extend([0] * missing)
+            self._node[number] = node
         return address, self.renew(now, address)
 
     def renew(self, now: float, address: Address) -> float:
         """The end of the lease, extended from now, s."""
-        self._until[address] = now + self.lease_time
-        return self._until[address]
+        number, until = self._number(address), now + self.lease_time
+        if self._is_here(number):
+            self._until[number] = until
+        return until
 
-    def _any(self) -> Address:
-        while self._next < self._network.num_addresses - 1:
-            self._next += 1
-            address = address_in(self._network, self._next - 1)
-            if address not in self._until:  # it is there if a node wanted it
-                return address
-        oldest = min(self._until, key=lambda a: self._until[a])
-        del self._until[oldest]
-        return oldest
+    def left(self, node: int, address: Address) -> None:
+        """A node has gone without giving its address back."""
+        if self._is_here(number := self._number(address)):
+            self._had[node] = number
+
+    def _number(self, address: Address) -> int:
+        return int.from_bytes(address[12:] if self._version == 4 else address) - self._base
+
+    def _is_here(self, number: int) -> bool:
+        """Whether this is an address of the pool: a file of events may prescribe others."""
+        return 0 <= number < self._size
+
+    def _for(self, now: float, node: int) -> int:
+        number = self._had.get(node, -1)
+        if number >= 0 and self._node[number] == node and self._until[number] > now:
+            return number
+        while self._next < self._size:
+            number, self._next = self._next, self._next + 1
+            if number >= len(self._until) or self._until[number] == _NEVER_GIVEN:
+                return number
+        given = np.frombuffer(self._until)[_FIRST:]
+        return _FIRST + int(given.argmin())
 
 
 def _address(number: int, version: int) -> Address:
-    return (
-        from_ipv4(number.to_bytes(4, "big"))
-        if version == 4
-        else Address(number.to_bytes(16, "big"))
-    )
+    if version == 4:
+        return from_ipv4(number.to_bytes(4, "big"))
+    return Address(number.to_bytes(16, "big"))
 
 
 def address_in(network: IPv4Network | IPv6Network, host: int) -> Address:

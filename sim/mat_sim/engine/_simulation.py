@@ -1,35 +1,43 @@
 """A run: build the world that a scenario describes, let it go, write down what happened."""
 
+import gc
 import hashlib
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Final, final
 
+import pandas as pd
+
 from mat import __version__
-from mat.address import Address, in_prefix, parse_address
+from mat.address import Address
 from mat.authentication import Key
-from mat.effects import NotFound
-from mat.mapping_table import Servers
-from mat.messages import EXACT, MAT_PORT, Endpoint
-from mat.node import MobileNode
+from mat.messages import MAT_PORT, Endpoint
 from mat.parameters import Parameters
 from mat.server import MappingServer
 from mat_files.attachment import AttachmentEvent
 from mat_files.errors import Problem, ScenarioError, trace_error
+from mat_files.frames import frame_of
 from mat_files.mobility import Mobility, mobility
 from mat_files.results import Provenance, Results
 from mat_files.scenario import Ims, Scenario
+from mat_files.schema import IMS, MESSAGES, Schema
+from mat_sim.engine._acquaintance import Acquaintance
 from mat_sim.engine._clock import Clock
+from mat_sim.engine._dormancy import Dormitory, Packing
+from mat_sim.engine._feed import Feed
 from mat_sim.engine._flow import DOWN, UP, Flow
-from mat_sim.engine._handover import UNFINISHED
-from mat_sim.engine._host import Host
-from mat_sim.engine._network import Link, Network
+from mat_sim.engine._handovers import Handovers
+from mat_sim.engine._host import Host, Machines, Sending, key_of_host
+from mat_sim.engine._network import Network, Site
 from mat_sim.engine._pool import Pool, address_in
+from mat_sim.engine._roamer import Access
 from mat_sim.engine._station import Station
 from mat_sim.engine._tally import Tally
 from mat_sim.engine._wiring import Wiring
+from mat_sim.engine._zones import Zones
 from mat_sim.ladder import LadderMessage
 
 _IMS_SPACE: Final = {
@@ -37,6 +45,7 @@ _IMS_SPACE: Final = {
     6: ipaddress.ip_network("2001:db8:2::/48"),
 }
 """Where the servers' addresses are: benchmarking and documentation space, no node's."""
+_MOST_REPLICAS: Final = 256
 _STEPS: Final = 200
 """Times that progress is reported."""
 
@@ -50,27 +59,46 @@ class Run:
     """What a simulation leaves: the tables, and one handover of each kind as ladder messages.
 
     `ladders` has the node's name with the messages; `participants` are the ladder's columns.
+    `recording` has all messages where that was asked for; `happenings` counts events of the run.
     """
 
     results: Results
     ladders: dict[str, tuple[str, list[LadderMessage]]]
     participants: tuple[str, ...]
+    recording: list[LadderMessage]
+    happenings: int
 
 
-def simulate(scenario: Scenario, progress: Progress | None = None, run: int = 0) -> Run:
+def simulate(
+    scenario: Scenario, progress: Progress | None = None, run: int = 0, *, record: bool = False
+) -> Run:
     """Run a scenario once; equal scenario, seed and `run` give equal results.
 
-    Raises `ScenarioError` where the movement cannot be read or does not fit.
+    `record` keeps every message, for an animation. Raises `ScenarioError` where the movement cannot
+    be read or does not fit.
     """
-    moves = mobility(scenario)
-    _check(scenario, moves)
-    world = _World(scenario, moves, run)
-    steps = _STEPS if progress else 1
-    for step in range(1, steps + 1):
-        world.clock.run(moves.end * (step / steps))
-        if progress:
-            progress(world.clock.now, moves.end)
-    return world.finished()
+    with _without_collector():
+        moves = mobility(scenario)
+        _check(scenario, moves)
+        world = _World(scenario, moves, run, record=record)
+        steps = _STEPS if progress else 1
+        for step in range(1, steps + 1):
+            world.clock.run(moves.end * (step / steps))
+            if progress:
+                progress(world.clock.now, moves.end)
+        return world.finished()
+
+
+@contextmanager
+def _without_collector() -> Generator[None]:
+    """The collector looks at every object again and again, and a run leaves hardly any cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _check(scenario: Scenario, moves: Mobility) -> None:
@@ -91,36 +119,40 @@ def _check(scenario: Scenario, moves: Mobility) -> None:
 class _World:
     """Everything that a scenario describes."""
 
-    def __init__(self, scenario: Scenario, moves: Mobility, run: int) -> None:
+    def __init__(self, scenario: Scenario, moves: Mobility, run: int, *, record: bool) -> None:
         self._scenario = scenario
         self._moves = moves
         self._run = run
         self._parameters = Parameters.with_overrides(scenario.protocol)
-        self.clock = Clock()
-        self._tally = Tally()
+        self.clock = Clock(moves.end)
+        self._tally = Tally(records=record)
         self._network = Network(self.clock, self._stream("network"))
+        self._zones = Zones()
         self._wiring = Wiring(
-            self.clock,
             self._network,
             self._tally,
             dns=scenario.dns,
-            zones=self._zone,
+            zones=self._zones,
             random=self._stream("dns"),
         )
-        self._keys: dict[int, Key] = {}
-        self._zones: list[tuple[Address, int, Servers]] = []
-        self._stations = [station for ims in scenario.ims for station in self._build_ims(ims)]
+        self._hosts: list[Host] = []
+        """By number."""
+        self._handovers = Handovers()
+        self._stations: list[Station] = []
+        for place, ims in enumerate(scenario.ims):
+            self._stations += self._build_ims(place, ims)
+        endpoints = [station.endpoint for station in self._stations]
+        self._machines = Machines(
+            self._parameters,
+            self._stream("nodes"),
+            Dormitory(self.clock),
+            Packing(endpoints, self._zones),
+        )
+        self._access = self._build_access()
         self._fixed = self._build_correspondents()
-        self._pools = {
-            network.name: Pool(
-                network.pool, network.lease, start_attached=scenario.nodes.start_attached
-            )
-            for network in scenario.networks
-            if network.pool is not None
-        }
         self._mobile = self._build_mobile_nodes()
         self._build_traffic()
-        self._schedule(moves.events)
+        Feed(moves.events, self._mobile, self._access, self.clock)
 
     def _stream(self, name: str) -> Random:
         """A stream of randomness of its own: what one part draws does not move another's."""
@@ -128,61 +160,66 @@ class _World:
 
     # ---- building ------------------------------------------------------------------------------
 
-    def _build_ims(self, ims: Ims) -> Iterable[Station]:
-        prefixes = [
-            (address_in(prefix, 0), prefix.prefixlen + (96 if prefix.version == 4 else 0))
-            for prefix in self._scenario.served(ims)
+    def _build_ims(self, place: int, ims: Ims) -> list[Station]:
+        space = _IMS_SPACE[self._scenario.nodes.family]
+        endpoints = [
+            Endpoint(address_in(space, place * _MOST_REPLICAS + replica + 1), MAT_PORT)
+            for replica in range(ims.replicas)
+        ]
+        own = Zones()
+        for prefix in self._scenario.served(ims):
+            length = prefix.prefixlen + (96 if prefix.version == 4 else 0)
+            for zones in (own, self._zones):
+                zones.add(address_in(prefix, 0), length, tuple(endpoints))
+        return [
+            self._build_station(ims, replica, endpoint, own)
+            for replica, endpoint in enumerate(endpoints, 1)
         ]
 
-        def responsible(home: Address) -> bool:
-            return any(in_prefix(home, prefix, length) for prefix, length in prefixes)
+    def _build_station(self, ims: Ims, replica: int, endpoint: Endpoint, own: Zones) -> Station:
+        name = ims.name if replica == 1 else f"{ims.name}#{replica}"
+        random = self._stream(name)
+        machine = MappingServer(self._key, own.has, random, parameters=self._parameters)
+        return Station(name, endpoint, ims, machine, wiring=self._wiring, random=random)
 
-        stations: list[Station] = []
-        space = _IMS_SPACE[self._scenario.nodes.family]
-        for replica in range(ims.replicas):
-            name = ims.name if replica == 0 else f"{ims.name}#{replica + 1}"
-            endpoint = Endpoint(address_in(space, len(self._zones) * 256 + replica + 1), MAT_PORT)
-            random = self._stream(name)
-            machine = MappingServer(
-                self._keys.get, responsible, random, parameters=self._parameters
+    def _build_access(self) -> dict[str, Access]:
+        random = self._stream("attachment")
+        return {
+            network.name: Access(
+                network,
+                Pool(network.pool, network.lease),
+                random,
+                start_attached=self._scenario.nodes.start_attached,
             )
-            station = Station(
-                name,
-                endpoint,
-                ims,
-                machine,
-                clock=self.clock,
-                wiring=self._wiring,
-                random=random,
-                ends=self._moves.end,
-            )
-            self._network.connect(Link(station, ims.delay, ims.loss), endpoint.address)
-            stations.append(station)
-        servers = tuple(station.endpoint for station in stations)
-        self._zones += [(prefix, length, servers) for prefix, length in prefixes]
-        return stations
-
-    def _zone(self, home: Address) -> Servers | NotFound:
-        fitting = [zone for zone in self._zones if in_prefix(home, zone[0], zone[1])]
-        longest = max(fitting, key=lambda zone: zone[1], default=None)
-        return longest[2] if longest else NotFound.NOT_MAT
+            for network in self._scenario.networks
+            if network.pool is not None
+        }
 
     def _build_host(self, name: str, role: str, home: Address) -> Host:
-        number = len(self._keys) + 1
-        key = Key(number, number.to_bytes(16, "big"), home, EXACT)
-        self._keys[number] = key
-        random = self._stream(name)
-        machine = MobileNode(key, random, parameters=self._parameters)
-        return Host(name, role, machine, clock=self.clock, wiring=self._wiring, random=random)
+        host = Host(
+            len(self._hosts),
+            name,
+            role,
+            home,
+            machines=self._machines,
+            wiring=self._wiring,
+            handovers=self._handovers,
+        )
+        self._hosts.append(host)
+        return host
+
+    def _key(self, number: int) -> Key | None:
+        return key_of_host(number, self._hosts[number].home)
 
     def _build_correspondents(self) -> list[Host]:
         fixed, hosts = self._scenario.correspondents, list[Host]()
-        place = next((n for n in self._scenario.networks if n.name == fixed.network), None)
+        site = Site(fixed.delay, fixed.loss)
+        if fixed.network is not None:
+            site = self._access[fixed.network].site
         for number in range(1, fixed.count + 1):
             home = address_in(self._scenario.correspondent_prefix, number)
             host = self._build_host(f"CN{number}", "CN", home)
-            site = place or fixed
-            host.settle_at(Link(host, site.delay, site.loss, fixed.network or ""), home)
+            host.settle_at(site, home)
             hosts.append(host)
         return hosts
 
@@ -201,6 +238,8 @@ class _World:
             pairs = [(mn, self._fixed[i % len(self._fixed)]) for i, mn in enumerate(mobile)]
         elif traffic.pairs == "mobile":
             pairs = list(zip(mobile[::2], mobile[1::2], strict=False))
+        if traffic.established:
+            self._acquaint(pairs)
         random = self._stream("traffic")
         spans = _presence(self._moves.events, self._moves.end)
         for name, (_, leaves) in spans.items():
@@ -212,63 +251,54 @@ class _World:
                 if rate:
                     flow = self._flow(sender, receiver, rate, stops)
                     phase = random.random() * flow.spacing
-                    self.clock.at(begin + traffic.start + phase, sender.tick, flow)
+                    self.clock.at(begin + traffic.start + phase, Sending(sender, flow))
+
+    def _acquaint(self, pairs: list[tuple[Host, Host]]) -> None:
+        self._wiring.warm_until = self._scenario.dns.ttl
+        acquaintance = Acquaintance(
+            pairs,
+            self._stations,
+            self._zones,
+            parameters=self._parameters,
+            random=self._stream("acquaintance"),
+        )
+        self.clock.at(0.0, acquaintance)
 
     def _flow(self, sender: Host, receiver: Host, rate: float, stops: float) -> Flow:
-        source, destination = sender.machine.home_address, receiver.machine.home_address
-        size = self._scenario.traffic.size
         flow = Flow(
             sender=sender.name,
             receiver=receiver.name,
-            source=source,
-            destination=destination,
+            source=sender.home,
+            destination=receiver.home,
             spacing=1 / rate,
-            size=size,
+            size=self._scenario.traffic.size,
             stops=stops,
         )
-        sender.flows.append((UP, flow))
-        receiver.flows.append((DOWN, flow))
+        sender.flows = (*sender.flows, (UP, flow))
+        receiver.flows = (*receiver.flows, (DOWN, flow))
         return flow
-
-    def _schedule(self, events: Sequence[AttachmentEvent]) -> None:
-        networks = {network.name: network for network in self._scenario.networks}
-        random = self._stream("attachment")
-        for event in events:
-            host, access = self._mobile[event.node], networks[event.network]
-            if event.time > self._moves.end:
-                continue
-            if event.action == "attach":
-                wanted = parse_address(str(event.moa)) if event.moa else None
-                pool = self._pools[event.network]
-                self.clock.at(event.time, host.attach, access, pool, event.interface, wanted)
-            else:
-                notice = access.detect
-                self.clock.at(
-                    event.time, host.detach, event.network, lambda d=notice: d.sample(random)
-                )
 
     # ---- results -------------------------------------------------------------------------------
 
     def finished(self) -> Run:
         """Close what is open and make the tables."""
         for host in self._mobile.values():
-            host.end(UNFINISHED)
-        end = self._moves.end
-        rows = [
-            handover.row(self._run, host.name, host.flows)
-            for host in self._mobile.values()
-            for handover in host.handovers
-        ]
-        ims = [row for station in self._stations for row in station.rows(self._run, end)]
-        results = Results.build(self._provenance(), rows, self._tally.rows(self._run), ims)
+            host.end()
+        results = Results(
+            self._handovers.frame(self._run, [host.name for host in self._hosts]),
+            _frame(MESSAGES, self._tally.rows(self._run)),
+            _frame(IMS, (row for one in self._stations for row in one.rows(self._run))),
+            self._provenance(),
+        )
         names = [station.name for station in self._stations]
         fixed = [host.name for host in self._fixed]
-        return Run(results, self._ladders(), (*self._mobile, *reversed(names), *fixed))
-
-    def _ladders(self) -> dict[str, tuple[str, list[LadderMessage]]]:
-        """Of each kind of handover, the first that was completed."""
-        watches = self._tally.ladders
-        return {kind: (watch.name, watch.finished()) for kind, watch in watches.items()}
+        return Run(
+            results,
+            self._tally.finished_ladders(),
+            (*self._mobile, *reversed(names), *fixed),
+            [line.finished() for line in self._tally.recording or ()],
+            self.clock.happenings,
+        )
 
     def _provenance(self) -> Provenance:
         scenario = self._scenario
@@ -277,6 +307,11 @@ class _World:
         digest = hashlib.sha256(scenario.file(named).read_bytes()).hexdigest() if named else ""
         overrides = "\n".join(source.overrides)
         return Provenance(__version__, source.text, overrides, scenario.scenario.seed, digest)
+
+
+def _frame(schema: Schema, rows: Iterable[dict[str, object]]) -> pd.DataFrame:
+    listed = list(rows)
+    return frame_of(schema, {c.name: [row.get(c.name) for row in listed] for c in schema.columns})
 
 
 def _presence(events: Sequence[AttachmentEvent], end: float) -> dict[str, tuple[float, float]]:

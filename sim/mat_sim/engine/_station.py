@@ -24,7 +24,8 @@ from mat.messages import Endpoint, HaNotify, HaQuery, ImsUpdate, MaQuery, Messag
 from mat.registrations import RegistrationTable
 from mat.server import MappingServer
 from mat_files.scenario import Ims
-from mat_sim.engine._clock import Clock
+from mat_sim.engine._clock import Happening
+from mat_sim.engine._network import Link, Party, Site
 from mat_sim.engine._wiring import Wiring
 
 INTERVAL: Final = 10.0
@@ -47,8 +48,56 @@ class _Interval:
 
 
 @final
-class Station:
+class _Service(Happening):
+    """A message at an IMS; its happening is the end of the service."""
+
+    __slots__ = ("_message", "_source", "_station", "since")
+
+    def __init__(
+        self, station: "Station", message: Message, source: Endpoint, since: float
+    ) -> None:
+        self._station = station
+        self._message = message
+        self._source = source
+        self.since = since
+        """When it arrived, s."""
+
+    def happen(self) -> None:
+        """The worker is done."""
+        self._station.served(self._message, self._source)
+
+
+@final
+class _Durable(Happening):
+    """An update becomes durable."""
+
+    __slots__ = ("_effect", "_station")
+
+    def __init__(self, station: "Station", effect: StoreWrite) -> None:
+        self._station = station
+        self._effect = effect
+
+    def happen(self) -> None:
+        """It is."""
+        self._station.durable(self._effect)
+
+
+@final
+class Station(Party):
     """One IMS, or one replica of it."""
+
+    __slots__ = (
+        "_busy",
+        "_intervals",
+        "_machine",
+        "_model",
+        "_queue",
+        "_random",
+        "_wiring",
+        "endpoint",
+        "site",
+        "store",
+    )
 
     def __init__(
         self,
@@ -57,26 +106,27 @@ class Station:
         model: Ims,
         machine: MappingServer,
         *,
-        clock: Clock,
         wiring: Wiring,
         random: Random,
-        ends: float,
     ) -> None:
-        """`ends` is when the run does, s: nobody is busy after that."""
-        self.name = name
-        self.role = name
+        super().__init__(wiring.network.clock, name, name)
         self.endpoint = endpoint
-        self.armed: float | None = None
         self._model = model
         self._machine = machine
-        self._clock = clock
         self._wiring = wiring
         self._random = random
-        self._ends = ends
-        self._store = RegistrationTable()
-        self._queue: deque[tuple[float, Message, Endpoint]] = deque()
+        self.site = Site(model.delay, model.loss)
+        self.store = RegistrationTable()
+        """What it holds of its nodes."""
+        self._queue: deque[_Service] = deque()
         self._busy = 0
         self._intervals: list[_Interval] = []
+        wiring.network.connect(Link(self, self.site), endpoint.address)
+
+    @property
+    def mean_service(self) -> float:
+        """Mean time that a worker spends on a message, s."""
+        return self._model.service.mean
 
     def deadline(self) -> float | None:
         """When the machine wants to be woken."""
@@ -90,67 +140,77 @@ class Station:
         """A message has arrived: to a worker, into the queue, or into the void."""
         interval = self._interval()
         interval.received += 1
+        work = _Service(self, message, source, self.clock.now)
         if self._busy < self._model.workers:
-            self._begin(self._clock.now, message, source)
+            self._begin(work)
         elif len(self._queue) < self._model.queue:
-            self._queue.append((self._clock.now, message, source))
+            self._queue.append(work)
             interval.queue_max = max(interval.queue_max, len(self._queue))
         else:
             interval.dropped += 1
 
     def servers_found(self, home_address: Address, result: Servers | NotFound) -> None:
         """The DNS answered."""
-        self._apply(self._machine.servers_found(self._clock.now, home_address, result))
+        self._apply(self._machine.servers_found(self.clock.now, home_address, result))
 
-    def _begin(self, since: float, message: Message, source: Endpoint) -> None:
+    def _begin(self, work: "_Service") -> None:
         self._busy += 1
         service = self._model.service.sample(self._random)
-        now = self._clock.now
+        now = self.clock.now
         interval = self._interval()
         interval.waits += 1
-        interval.wait_sum += now - since
-        interval.wait_max = max(interval.wait_max, now - since)
-        self._add_busy(now, min(now + service, self._ends))
-        self._clock.after(service, self._served, message, source)
+        interval.wait_sum += now - work.since
+        interval.wait_max = max(interval.wait_max, now - work.since)
+        self._add_busy(now, min(now + service, self.clock.end))
+        self.clock.after(service, work)
 
-    def _served(self, message: Message, source: Endpoint) -> None:
+    def served(self, message: Message, source: Endpoint) -> None:
+        """A worker is done with a message, and takes the next."""
         self._busy -= 1
-        self._apply(self._machine.receive(self._clock.now, message, source))
+        self._apply(self._machine.receive(self.clock.now, message, source))
         if self._queue:
-            self._begin(*self._queue.popleft())
+            self._begin(self._queue.popleft())
 
     def _apply(self, effects: Sequence[ServerEffect]) -> None:
         repeat = False
         for effect in effects:
             self._carry_out(effect, repeat=repeat)
             repeat = isinstance(effect, Event) and effect.kind is EventKind.RETRANSMITTED
-        self._clock.rearm(self)
+        self.rearm()
 
     def _carry_out(self, effect: ServerEffect, *, repeat: bool) -> None:
-        now = self._clock.now
+        now = self.clock.now
         match effect:
             case Send():
                 self._count_answer(effect.message)
                 self._wiring.send(self, self.endpoint.address, effect, repeat=repeat)
-            case Lookup():
-                self._wiring.look_up(self, effect.home_address, self._model.delay)
-            case StoreWrite():
-                self._clock.after(self._model.store.sample(self._random), self._write, effect)
             case ReadByHome():
-                found = self._store.by_home(effect.home_address)
+                found = self.store.by_home(effect.home_address)
                 self._apply(self._machine.read(now, effect, found))
+            case StoreWrite():
+                self._store(effect)
             case ReadByMobile():
-                moved = self._store.by_mobile(effect.mobile_address)
+                moved = self.store.by_mobile(effect.mobile_address)
                 self._apply(self._machine.read(now, effect, moved))
+            case Lookup():
+                self._wiring.look_up(self, effect.home_address, self.site)
             case Event() | Learned():
                 pass
             case _:
                 assert_never(effect)
 
-    def _write(self, effect: StoreWrite) -> None:
-        outcome = self._store.write(effect.registration)
-        self._interval().mappings = len(self._store)
-        self._apply(self._machine.written(self._clock.now, effect, *outcome))
+    def _store(self, effect: StoreWrite) -> None:
+        taken = self._model.store.sample(self._random)
+        if taken > 0:
+            self.clock.after(taken, _Durable(self, effect))
+        else:
+            self.durable(effect)
+
+    def durable(self, effect: StoreWrite) -> None:
+        """An update is in the store."""
+        outcome, freshness = self.store.write(effect.registration)
+        self._interval().mappings = len(self.store)
+        self._apply(self._machine.written(self.clock.now, effect, outcome, freshness))
 
     def _count_answer(self, message: Message) -> None:
         if isinstance(message, ImsUpdate | MaQuery | HaNotify | HaQuery):
@@ -162,7 +222,7 @@ class Station:
     # ---- intervals -----------------------------------------------------------------------------
 
     def _interval(self) -> _Interval:
-        return self._interval_at(int(self._clock.now / INTERVAL))
+        return self._interval_at(int(self.clock.now / INTERVAL))
 
     def _interval_at(self, number: int) -> _Interval:
         while len(self._intervals) <= number:
@@ -178,8 +238,9 @@ class Station:
             self._interval_at(number).busy += until - begin
             begin, number = until, number + 1
 
-    def rows(self, run: int, end: float) -> list[dict[str, object]]:
+    def rows(self, run: int) -> list[dict[str, object]]:
         """The rows of the table `ims`, up to the end of the run."""
+        end = self.clock.end
         self._interval_at(max(0, int(end / INTERVAL - 1e-9)))
         rows: list[dict[str, object]] = []
         for number, interval in enumerate(self._intervals):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, final
 
 from mat.address import Address
-from mat.codec import encode
+from mat.codec import size_of
 from mat.messages import (
     NAMES,
     HaNotify,
@@ -28,6 +28,8 @@ _MOST_DATA: Final = 400
 
 _KINDS: Final = 2
 """Kinds of handover, soft and hard; of each, one ladder is recorded."""
+_MOST_WATCHED: Final = 16
+"""Nodes that are watched at a time, of a crowd that moves together."""
 
 Kind: TypeAlias = Literal["signal", "data", "dns"]
 
@@ -95,64 +97,90 @@ class Watch:
 class Tally:
     """All counts of a run, and the watches that are on."""
 
-    __slots__ = ("_counts", "_watches", "ladders")
+    __slots__ = ("_counts", "_watches", "ladders", "recording", "watching")
 
-    def __init__(self) -> None:
+    def __init__(self, *, records: bool = False) -> None:
+        """`records` keeps every line, for an animation; else only ladders are kept."""
         self._counts: dict[tuple[str, str, str], Count] = {}
         self._watches: dict[str | Address, Watch] = {}
-        """By the node's name and by its home address: there may be thousands."""
+        """By the node's name and by its home address."""
         self.ladders: dict[str, Watch] = {}
         """Of each kind of handover, the first that was completed."""
+        self.recording: list[Line] | None = [] if records else None
+        self.watching = records
+        """Whether lines are wanted at all."""
 
-    def watch(self, watch: Watch) -> None:
+    def watch(self, name: str, home: Address) -> None:
         """Record what concerns this node from now on, while ladders are missing."""
-        if len(self.ladders) < _KINDS:
-            self._watches[watch.name] = self._watches[watch.home] = watch
+        if len(self.ladders) < _KINDS and len(self._watches) < 2 * _MOST_WATCHED:
+            self._watches[name] = self._watches[home] = Watch(name, home)
+            self.watching = True
 
-    def unwatch(self, name: str) -> Watch | None:
-        """Record no more of this node; what was recorded."""
+    def unwatch(self, name: str, completed: str | None) -> None:
+        """Record no more of this node; the kind of handover it completed, if it did."""
         watch = self._watches.pop(name, None)
-        if watch is not None:
-            self._watches.pop(watch.home, None)
-        return watch
+        if watch is None:
+            return
+        self._watches.pop(watch.home, None)
+        if completed is not None:
+            self.ladders.setdefault(completed, watch)
+        self.watching = bool(self._watches) or self.recording is not None
 
     def count(self, kind: str, sender: str, receiver: str) -> Count:
         """The counts of one type on one hop, by role."""
         key = (kind, sender, receiver)
-        if key not in self._counts:
-            self._counts[key] = Count()
-        return self._counts[key]
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = Count()
+        return count
 
-    def message(
-        self, now: float, message: Message, sender: Party, receiver: Party | None, *, repeat: bool
-    ) -> tuple[Count, list[Line]]:
-        """A message goes out. What is returned is for `arrived` or `lost`."""
-        kind = type(message)
-        there = receiver.role if receiver else sender.role
-        count = self.count(NAMES[kind], sender.role, there)
+    def count_message(
+        self, message: Message, sender: Party, receiver: Party | None, *, repeat: bool
+    ) -> Count:
+        """A message goes out; its count, which is to hear what becomes of it."""
+        there = receiver.role if receiver is not None else sender.role
+        count = self.count(NAMES[type(message)], sender.role, there)
         count.sent += 1
         count.retransmitted += repeat
-        count.bytes += len(encode(message))
-        if not self._watches:
-            return count, []
-        label, name = NAMES[kind], receiver.name if receiver else "?"
-        step = _step(message, sender.role, there)
-        line = Line(now, sender.name, name, label, step, "signal")
-        return count, self._note(line, _about(message))
+        count.bytes += size_of(message)
+        return count
 
-    def data(
-        self, now: float, sender: Party, receiver: Party, size: int, *, announced: bool
-    ) -> tuple[Count, list[Line]]:
+    def note_message(
+        self, now: float, message: Message, sender: Party, receiver: Party | None
+    ) -> list[Line] | None:
+        """A line for the ladders that the message belongs to; None if there is none."""
+        name, about = receiver.name if receiver is not None else "?", _about(message)
+        if not self._concerns(sender.name, name, about):
+            return None
+        there = receiver.role if receiver is not None else sender.role
+        step = _step(message, sender.role, there)
+        return self._note(Line(now, sender.name, name, NAMES[type(message)], step, "signal"), about)
+
+    def _concerns(self, sender: str, receiver: str, about: Address | None) -> bool:
+        """Whether anybody wants a line."""
+        watches = self._watches
+        return (
+            self.recording is not None
+            or sender in watches
+            or receiver in watches
+            or (about is not None and about in watches)
+        )
+
+    def count_data(self, sender: Party, receiver: Party, size: int) -> Count:
         """A data packet goes out."""
         count = self.count("data", sender.role, receiver.role)
         count.sent += 1
         count.bytes += size
-        if not self._watches:
-            return count, []
-        label = "data + MUO" if announced else "data"
-        return count, self._note(Line(now, sender.name, receiver.name, label, None, "data"), None)
+        return count
 
-    def look_up(self, now: float, asker: Party, home: Address) -> list[Line]:
+    def note_data(
+        self, now: float, sender: Party, receiver: Party, *, announced: bool
+    ) -> list[Line] | None:
+        """As `note_message`, for a data packet."""
+        label = "data + MUO" if announced else "data"
+        return self._note(Line(now, sender.name, receiver.name, label, None, "data"), None)
+
+    def look_up(self, now: float, asker: Party, home: Address) -> list[Line] | None:
         """A question to the DNS goes out, and will be answered."""
         for kind, sender, receiver, size in (
             ("DNS query", asker.role, DNS_PARTY, DNS_QUERY_SIZE),
@@ -162,16 +190,25 @@ class Tally:
             count.sent += 1
             count.delivered += 1
             count.bytes += size
+        if not self.watching:
+            return None
         return self._note(Line(now, asker.name, DNS_PARTY, "IMS?", None, "dns"), home)
 
-    def _note(self, line: Line, about: Address | None) -> list[Line]:
-        """Put the line into every ladder that it concerns; the list is empty if none."""
+    def _note(self, line: Line, about: Address | None) -> list[Line] | None:
+        """Put the line into every ladder that it concerns."""
         keys = (line.from_, line.to, about)
         found = [self._watches[key] for key in keys if key is not None and key in self._watches]
         concerned = {id(watch): watch for watch in found}
         for watch in concerned.values():
             watch.add(line)
-        return [line] if concerned else []
+        if self.recording is not None:
+            self.recording.append(line)
+            return [line]
+        return [line] if concerned else None
+
+    def finished_ladders(self) -> dict[str, tuple[str, list[LadderMessage]]]:
+        """Of each kind of handover, the node and its messages."""
+        return {kind: (watch.name, watch.finished()) for kind, watch in self.ladders.items()}
 
     def rows(self, run: int) -> Iterator[dict[str, object]]:
         """The rows of the table `messages`."""
@@ -187,19 +224,6 @@ class Tally:
                 "retransmitted": count.retransmitted,
                 "bytes": count.bytes,
             }
-
-
-def arrived(now: float, noted: tuple[Count, list[Line]]) -> None:
-    """A message arrived."""
-    count, lines = noted
-    count.delivered += 1
-    for line in lines:
-        line.received = now
-
-
-def lost(noted: tuple[Count, list[Line]]) -> None:
-    """A message was lost."""
-    noted[0].lost += 1
 
 
 def _about(message: Message) -> Address | None:

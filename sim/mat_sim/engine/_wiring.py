@@ -1,99 +1,132 @@
 """What stations and hosts share: sending messages, and asking the DNS."""
 
-from collections.abc import Callable
 from random import Random
-from typing import Protocol, final
+from typing import final
 
 from mat.address import Address
 from mat.effects import NotFound, Send
 from mat.mapping_table import Servers
 from mat.messages import MAT_PORT, Endpoint, Message
-from mat_files.distributions import Distribution
 from mat_files.scenario import Dns
-from mat_sim.engine._clock import Clock
-from mat_sim.engine._network import Network, Party
-from mat_sim.engine._tally import Count, Line, Tally, arrived, lost
+from mat_sim.engine._clock import Happening
+from mat_sim.engine._network import Datagram, Network, Party, Site
+from mat_sim.engine._tally import Count, Line, Tally
+from mat_sim.engine._zones import Zones
 
 
-class Receiver(Party, Protocol):
-    """A party that takes messages and the DNS's answers."""
+@final
+class Letter(Datagram):
+    """A message on its way."""
 
-    def receive(self, message: Message, source: Endpoint) -> None:
-        """A message has arrived."""
-        ...
+    __slots__ = ("_count", "_lines", "_message")
 
-    def servers_found(self, home_address: Address, result: Servers | NotFound) -> None:
-        """The DNS has answered."""
-        ...
+    def __init__(
+        self,
+        network: Network,
+        source: Address | None,
+        destination: Address,
+        message: Message,
+        *,
+        count: Count,
+        lines: list[Line] | None,
+    ) -> None:
+        super().__init__(network, source, destination)
+        self._message = message
+        self._count = count
+        self._lines = lines
 
+    def arrive(self, holder: Party) -> None:
+        """Hand it over."""
+        self._count.delivered += 1
+        if self._lines is not None:
+            for line in self._lines:
+                line.received = self.network.clock.now
+        origin = self.origin
+        assert origin is not None
+        assert self.source is not None
+        if origin.endpoint is None or origin.address != self.source:
+            origin.endpoint = Endpoint(self.source, MAT_PORT)
+        holder.receive(self._message, origin.endpoint)
 
-Zones = Callable[[Address], Servers | NotFound]
-"""What the DNS knows: the servers of a home address."""
+    def lose(self) -> None:
+        """Only the count knows."""
+        self._count.lost += 1
 
 
 @final
 class Wiring:
     """Messages between parties, the DNS with a cache per asker, and the count of it all."""
 
-    __slots__ = ("_cached", "_clock", "_dns", "_random", "_zones", "network", "tally")
+    __slots__ = ("_dns", "_random", "_zones", "network", "tally", "warm_until")
 
     def __init__(
-        self,
-        clock: Clock,
-        network: Network,
-        tally: Tally,
-        *,
-        dns: Dns,
-        zones: Zones,
-        random: Random,
+        self, network: Network, tally: Tally, *, dns: Dns, zones: Zones, random: Random
     ) -> None:
-        self._clock = clock
         self.network = network
         self.tally = tally
         self._dns = dns
         self._zones = zones
         self._random = random
-        self._cached: dict[tuple[str, Address], float] = {}
+        self.warm_until = 0.0
+        """Until when all answers of the DNS are in everybody's cache, s."""
 
     def send(self, sender: Party, source: Address | None, effect: Send, *, repeat: bool) -> None:
         """Send a message from an address of the sender's."""
-        there = effect.destination.address
-        receiver = self.network.last_holder(there)
-        now = self._clock.now
-        noted = self.tally.message(now, effect.message, sender, receiver, repeat=repeat)
-        came_from = Endpoint(source, MAT_PORT) if source is not None else effect.destination
-        self.network.carry(source, there, self._arrive, _lose, effect.message, came_from, noted)
+        there, message, network = effect.destination.address, effect.message, self.network
+        receiver = network.last_holder(there)
+        count = self.tally.count_message(message, sender, receiver, repeat=repeat)
+        lines = None
+        if self.tally.watching:
+            lines = self.tally.note_message(network.clock.now, message, sender, receiver)
+        Letter(network, source, there, message, count=count, lines=lines).depart()
 
-    def _arrive(
-        self, holder: Receiver, message: Message, source: Endpoint, noted: tuple[Count, list[Line]]
-    ) -> None:
-        arrived(self._clock.now, noted)
-        holder.receive(message, source)
-
-    def look_up(self, asker: Receiver, home_address: Address, delay: Distribution | None) -> None:
-        """Ask the DNS from a site `delay` from the core; a cached answer takes no time."""
-        result = self._zones(home_address)
-        now = self._clock.now
-        key = (asker.name, home_address)
-        if self._cached.get(key, -1.0) > now:
-            self._clock.after(0.0, asker.servers_found, home_address, result)
+    def look_up(self, asker: Party, home_address: Address, site: Site | None) -> None:
+        """Ask the DNS from a site; a cached answer takes no time."""
+        result = self._zones.find(home_address)
+        clock, cached = self.network.clock, asker.cached
+        known = cached is not None and cached.get(home_address, -1.0) > clock.now
+        if known or clock.now < self.warm_until:
+            clock.after(0.0, _Told(asker, home_address, result))
             return
-        lines = self.tally.look_up(now, asker, home_address)
-        there_and_back = 2 * self._dns.delay.sample(self._random)
-        if delay is not None:
-            there_and_back += 2 * delay.sample(self._random)
-        taken = there_and_back + self._dns.service.sample(self._random)
-        self._clock.after(taken, self._answered, asker, home_address, result, lines)
+        lines = self.tally.look_up(clock.now, asker, home_address)
+        taken = 2 * self._dns.delay.sample(self._random) + self._dns.service.sample(self._random)
+        if site is not None:
+            taken += 2 * site.delay(self._random)
+        keep = clock.now + taken + self._dns.ttl
+        clock.after(taken, _Told(asker, home_address, result, keep=keep, lines=lines))
 
-    def _answered(
-        self, asker: Receiver, home_address: Address, result: Servers | NotFound, lines: list[Line]
+
+@final
+class _Told(Happening):
+    """The DNS's answer reaches who asked."""
+
+    __slots__ = ("_asker", "_home_address", "_keep", "_lines", "_result")
+
+    def __init__(
+        self,
+        asker: Party,
+        home_address: Address,
+        result: Servers | NotFound,
+        *,
+        keep: float = -1.0,
+        lines: list[Line] | None = None,
     ) -> None:
-        now = self._clock.now
-        self._cached[asker.name, home_address] = now + self._dns.ttl
-        for line in lines:
-            line.received = now
-        asker.servers_found(home_address, result)
+        self._asker = asker
+        self._home_address = home_address
+        self._result = result
+        self._keep = keep
+        """Until when the answer may be kept, s; past if it was cached already."""
+        self._lines = lines
 
-
-def _lose(_message: Message, _source: Endpoint, noted: tuple[Count, list[Line]]) -> None:
-    lost(noted)
+    def happen(self) -> None:
+        """The answer is there."""
+        asker = self._asker
+        now = asker.clock.now
+        if self._keep > now:
+            if asker.cached is None:
+                asker.cached = {}
+            asker.cached[self._home_address] = self._keep
+        if self._lines is not None:
+            for line in self._lines:
+                line.received = now
+        asker.servers_found(self._home_address, self._result)

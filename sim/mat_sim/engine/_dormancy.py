@@ -1,0 +1,164 @@
+"""Machines that come and go: of a large population, only those in use are there.
+
+A node's machine takes some 3 KB; what it knows while nothing is under way takes 0.2 KB. So a
+machine that has been quiet for a while is put away as `mat.resumption.Knowledge`, packed, and is
+made again when something happens to its node. The machine itself says what it needs to go on.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final, final
+
+from mat.address import Address
+from mat.mapping_table import Mapping
+from mat.messages import EXACT, Endpoint
+from mat.resumption import Knowledge, KnownPeer, LeftAddress, OwnMapping
+from mat_sim.engine._clock import Clock, Happening
+from mat_sim.engine._roamer import Roamer
+from mat_sim.engine._zones import Zones
+
+_QUIET: Final = 2.0
+"""Seconds without an input after which a machine is put away: all pacing of messages is over."""
+
+
+class Dozer(Roamer):
+    """A host whose machine can be put away."""
+
+    __slots__ = ()
+
+    def rest(self) -> bool:
+        """Put the machine away, if nothing is under way."""
+        raise NotImplementedError
+
+
+@final
+class Dormitory(Happening):
+    """Sees to it that machines that have been quiet are put away."""
+
+    __slots__ = ("_awake", "_clock")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._awake: deque[tuple[float, Dozer]] = deque()
+
+    def woke(self, host: Dozer) -> None:
+        """A host has a machine: it is looked at again in a while."""
+        due = self._clock.now + _QUIET
+        if not self._awake:
+            self._clock.at(due, self)
+        self._awake.append((due, host))
+
+    def happen(self) -> None:
+        """Some may have been quiet for long enough."""
+        awake, now = self._awake, self._clock.now
+        while awake and awake[0][0] <= now:
+            _, host = awake.popleft()
+            if now - host.touched < _QUIET or not host.rest():
+                awake.append((now + _QUIET, host))
+        if awake:
+            self._clock.at(awake[0][0], self)
+
+
+_OWN: Final = Struct("<16sddQQddBdBd")
+"""A mapping of one address, and the round trips to two servers, by their number."""
+_PEER: Final = Struct("<16s16sQdddd??16sd")
+"""A peer of one address, and the address that it had before."""
+_NO_SERVER: Final = 255
+_NOWHERE: Final = bytes(16)
+
+
+@final
+class Packing:
+    """Knowledge as bytes, where it is the usual: one address, at most one peer, of one address."""
+
+    __slots__ = ("_endpoints", "_numbers", "_zones")
+
+    def __init__(self, endpoints: Sequence[Endpoint], zones: Zones) -> None:
+        self._endpoints = list(endpoints)
+        self._numbers = {endpoint: number for number, endpoint in enumerate(endpoints)}
+        self._zones = zones
+
+    def pack(self, knowledge: Knowledge) -> bytes | None:
+        """The bytes; None for what is not the usual."""
+        own, peers, left = knowledge.own, knowledge.peers, knowledge.left
+        trips = [(self._numbers.get(e, _NO_SERVER), s) for e, s in own.round_trips]
+        if len(own.addresses) != 1 or len(peers) > 1 or len(left) > len(peers) or len(trips) > 2:
+            return None
+        if any(number >= _NO_SERVER for number, _ in trips):
+            return None
+        trips += [(_NO_SERVER, 0.0)] * (2 - len(trips))
+        packed = _OWN.pack(
+            own.addresses[0],
+            own.since[0],
+            own.until[0],
+            own.version,
+            own.freshness,
+            own.expires,
+            own.refresh,
+            *trips[0],
+            *trips[1],
+        )
+        for peer in peers:
+            mapping = peer.mapping
+            home, moved = mapping.home_address, mapping.mobile_addresses
+            if len(moved) != 1 or any(one.home_address != home for one in left):
+                return None
+            before, at = (left[0].mobile_address, left[0].at) if left else (_NOWHERE, 0.0)
+            packed += _PEER.pack(
+                home,
+                moved[0],
+                mapping.version,
+                mapping.registered_at,
+                mapping.expires,
+                peer.query,
+                peer.used_at,
+                peer.caller,
+                peer.confirmed,
+                before,
+                at,
+            )
+        return packed
+
+    def unpack(self, home: Address, packed: bytes) -> Knowledge:
+        """What was packed, of the node with this home address."""
+        address, since, until, version, freshness, expires, refresh, one, trip, other, second = (
+            _OWN.unpack_from(packed)
+        )
+        measured: list[tuple[int, float]] = [(one, trip), (other, second)]
+        trips = tuple((self._endpoints[n], s) for n, s in measured if n != _NO_SERVER)
+        own = OwnMapping(
+            (Address(address),),
+            (since,),
+            (until,),
+            self._zones.servers(home),
+            version,
+            freshness,
+            expires,
+            refresh,
+            trips,
+        )
+        if len(packed) == _OWN.size:
+            return Knowledge(own)
+        peer, left = self._peer(packed)
+        return Knowledge(own, (peer,), left)
+
+    def _peer(self, packed: bytes) -> tuple[KnownPeer, tuple[LeftAddress, ...]]:
+        (
+            home,
+            moved,
+            version,
+            registered_at,
+            expires,
+            query,
+            used_at,
+            caller,
+            confirmed,
+            before,
+            at,
+        ) = _PEER.unpack_from(packed, _OWN.size)
+        mapping = Mapping(home, EXACT, (Address(moved),), version, registered_at, expires)
+        peer = KnownPeer(self._zones.servers(home), mapping, query, used_at, caller, confirmed)
+        if before == _NOWHERE:
+            return peer, ()
+        return peer, (LeftAddress(Address(before), Address(home), at),)
