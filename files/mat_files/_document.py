@@ -22,20 +22,26 @@ from mat_files.scenario import (
     Access,
     Correspondents,
     CoverageModel,
+    Crowd,
     Dns,
     Grid,
     Ims,
     Movement,
     Network,
     Nodes,
+    RandomWaypoint,
     Traffic,
+    Train,
 )
-from mat_files.scenario._model import Party
+from mat_files.scenario._model import Party, Point
 from mat_files.schema import SCHEMAS, markdown
 
 _TABLES: Final[dict[str, type[Table]]] = {
     "scenario": About,
     "movement": Movement,
+    "movement.random_waypoint": RandomWaypoint,
+    "movement.train": Train,
+    "movement.crowd": Crowd,
     "coverage": CoverageModel,
     "coverage.grid": Grid,
     "network": Network,
@@ -67,10 +73,17 @@ def fields(table: type[Table]) -> str:
     rows = [
         f"| `{name}` | {_type(field)} | {_unit(field)} | {_default(field)} | {_meaning(field)} |"
         for name, field in own.items()
-        if name != "grid"
+        if not _is_table(field)
     ]
     head = ["| field | value | unit | default | meaning |", "| --- " * 5 + "|"]
     return "\n".join([*head, *rows])
+
+
+def _is_table(field: FieldInfo) -> bool:
+    """Whether it is a table of its own, with a section of its own."""
+    return any(
+        isinstance(part, type) and issubclass(part, Table) for part in get_args(field.annotation)
+    )
 
 
 def _meaning(field: FieldInfo) -> str:
@@ -85,7 +98,7 @@ def _default(field: FieldInfo) -> str:
     default: Any = field.default
     if field.is_required():
         return "required"
-    if default is None or default == "":
+    if default is None or default in ("", ()):
         return ""
     if isinstance(default, Distribution):
         return f"`{default}`"
@@ -110,8 +123,12 @@ def _type(field: FieldInfo) -> str:
         return "text or array"
     if "IPv4Network" in str(annotation):
         return "prefix"
-    if annotation == tuple[float, float]:
+    if annotation == tuple[Point, ...]:
+        return "[[number, number], …]"
+    if "tuple[float" in str(annotation):
         return "[number, number]"
+    if annotation == tuple[str, ...]:
+        return "array of text"
     if all(isinstance(part, str | int) for part in parts):
         return " or ".join(f"`{shown(part)}`" for part in parts)
     base = get_args(parts[0])[0] if get_origin(parts[0]) is Annotated else parts[0]
@@ -123,7 +140,7 @@ def _bounds(field: FieldInfo) -> Iterator[str]:
     for item in _metadata(field):
         for name, form in _BOUNDS:
             if (value := getattr(item, name, None)) is not None:
-                yield form.format(value)
+                yield form.format(int(value) if value == int(value) else value)
 
 
 _PARTS: Final[dict[str, Callable[[], str]]] = {

@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
+
 from mat_files.errors import ResultsError
 from mat_files.schema import Column, Schema
 
@@ -21,6 +23,10 @@ _TYPES: Final = {
 }
 
 
+_WHOLE: Final = {_arrow.int64(): pd.Int64Dtype()}
+"""Whole numbers stay so where some are missing, also beyond what a float holds."""
+
+
 def write_parquet(path: Path, schema: Schema, frame: Any, metadata: Mapping[str, str]) -> None:
     """Write a DataFrame with the columns of `schema`; equal input makes equal bytes."""
     arrays = [
@@ -32,15 +38,16 @@ def write_parquet(path: Path, schema: Schema, frame: Any, metadata: Mapping[str,
     _parquet.write_table(table, path, compression="zstd")
 
 
-def read_parquet(path: Path) -> tuple[dict[str, str], list[dict[str, object]]]:
-    """The file's own metadata and its rows. Raises `ResultsError` if it cannot be read."""
+def read_parquet(path: Path) -> tuple[dict[str, str], pd.DataFrame]:
+    """The file's own metadata and its table. Raises `ResultsError` if it cannot be read."""
     try:
         table = _parquet.read_table(path)
     except (OSError, _arrow.ArrowException) as error:
         what = str(error).splitlines()[0]
         raise ResultsError(f"{path}: cannot be read as results ({what})") from error
     metadata: dict[bytes, bytes] = table.schema.metadata or {}
-    return {key.decode(): value.decode() for key, value in metadata.items()}, table.to_pylist()
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_WHOLE.get, ignore_metadata=True)
+    return {key.decode(): value.decode() for key, value in metadata.items()}, frame
 
 
 def _field(column: Column) -> Any:

@@ -135,7 +135,7 @@ class Document:
         if (text := next(inside, None)) is not None:
             return text
         place = str(self._path) if self._path is not None else ""
-        return f"{place}:{line}" if line else place
+        return f"{place}:{line}" if place and line else place
 
 
 def _by_line(item: tuple[int, KeyPath, str]) -> int:

@@ -7,7 +7,7 @@ reading a document or a trace.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, Self, cast, final
 
 
 @final
@@ -29,6 +29,10 @@ class InputError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[Problem, ...]]]:
+        """As exceptions travel between processes: made again from the problems."""
+        return type(self), (self.problems,)
 
 
 class ScenarioError(InputError):

@@ -1,14 +1,26 @@
-"""From a scenario's movement to the attachment events that drive a run."""
+"""From a scenario's movement to the attachment events that drive a run.
 
+Movement that is read from a file is the same in every run. Movement that is generated takes its
+randomness from the scenario's seed and the ordinal of the run, in a stream of its own: equal seed
+and run, equal movement, whatever else the scenario says of servers and traffic.
+"""
+
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, TypedDict, assert_never, final
 
-from mat_files.attachment import AttachmentEvent, node_names, read_events
+import numpy as np
+
+from mat_files.attachment import AttachmentEvents, NumberedNames, read_events
 from mat_files.coverage import coverage_events
 from mat_files.errors import Problem, ScenarioError
-from mat_files.scenario import Scenario, check_population
-from mat_files.traces import Trace, read_trace
+from mat_files.movement import crowd_events, random_waypoint_events, train_events
+from mat_files.scenario import Crowd, RandomWaypoint, Scenario, Train, check_population
+from mat_files.traces import read_trace, trace_files
+
+_STREAM: Final = b"movement"
+"""Name of the stream of randomness."""
 
 
 @final
@@ -19,76 +31,136 @@ class Mobility:
     `end` in seconds: the scenario's duration, or else the time of the last row.
     """
 
-    events: Sequence[AttachmentEvent]
-    nodes: tuple[str, ...]
+    events: AttachmentEvents
+    nodes: Sequence[str]
     end: float
 
 
-def mobility(scenario: Scenario) -> Mobility:
-    """Read or compute the attachment events of a scenario.
+def mobility(scenario: Scenario, run: int = 0) -> Mobility:
+    """Read, generate or compute the attachment events of a scenario.
 
-    Without a movement file nothing moves: nodes MN1, MN2 … attach at time 0, one network after the
-    other. Raises `ScenarioError`.
+    `run` is the ordinal of the replication, from 0: generated movement is independent from run to
+    run. Without any movement nothing moves: nodes MN1, MN2 … attach at time 0, one network after
+    the other. Raises `ScenarioError`.
     """
-    if scenario.movement.events:
-        found = _from_events(scenario, scenario.movement.events)
-    elif scenario.movement.trace:
-        found = _from_trace(scenario, scenario.movement.trace)
+    movement = scenario.movement
+    if movement.events:
+        found = _from_events(scenario, movement.events)
+    elif movement.trace:
+        found = _from_trace(scenario, movement.trace)
+    elif model := movement.random_waypoint or movement.train or movement.crowd:
+        found = _generated(scenario, model, _random(scenario.scenario.seed, run))
     else:
         found = _standing(scenario)
     check_population(scenario, len(found.nodes))
     return found
 
 
+def movement_digest(scenario: Scenario) -> str:
+    """SHA-256 of the file or files that the movement is read from; empty if there is none.
+
+    Raises `ScenarioError` where a file cannot be read.
+    """
+    name = scenario.movement.trace or scenario.movement.events
+    if not name:
+        return ""
+    digest = hashlib.sha256()
+    for path in trace_files(scenario.file(name)):
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            what = f"cannot be read ({error.strerror or error}); name a readable file"
+            raise ScenarioError([Problem(str(path), "", what)]) from error
+    return digest.hexdigest()
+
+
+def _random(seed: int, run: int) -> np.random.Generator:
+    """The stream of movement: a seed sequence spawned by the run and the stream's name."""
+    words = np.frombuffer(hashlib.sha256(_STREAM).digest(), "<u4").tolist()
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(run, *words)))
+
+
 def _from_events(scenario: Scenario, name: str) -> Mobility:
-    networks = {network.name for network in scenario.networks}
+    networks = [network.name for network in scenario.networks]
     events = read_events(scenario.file(name), networks, scenario.nodes.interfaces)
-    nodes = _chosen(scenario, node_names(events))
-    kept = set(nodes)
-    end = _end(scenario, events[-1].time)
-    return Mobility([event for event in events if event.node in kept], nodes, end)
+    kept = events.first_nodes(_chosen(scenario, len(events.nodes)))
+    return Mobility(kept, kept.nodes, _end(scenario, float(events.time[-1])))
 
 
 def _from_trace(scenario: Scenario, name: str) -> Mobility:
     movement = scenario.movement
     form = None if movement.format == "auto" else movement.format
-    trace = read_trace(scenario.file(name), form, movement.gaps)
-    nodes = _chosen(scenario, trace.nodes)
-    events = _covered(scenario, trace.first_nodes(len(nodes)))
-    return Mobility(events, nodes, _end(scenario, float(trace.time[-1])))
+    path = scenario.file(name)
+    trace = read_trace(path, form, movement.gaps, step=movement.step, origin=movement.origin)
+    kept = trace.first_nodes(_chosen(scenario, len(trace.nodes)))
+    events = coverage_events(kept, scenario.networks, **_rules(scenario))
+    return Mobility(events, kept.nodes, _end(scenario, float(trace.time[-1])))
 
 
-def _covered(scenario: Scenario, trace: Trace) -> list[AttachmentEvent]:
-    return coverage_events(
-        trace,
-        scenario.networks,
-        hysteresis=scenario.coverage.hysteresis,
-        interfaces=scenario.nodes.interfaces,
-    )
+class _Rules(TypedDict):
+    hysteresis: float
+    interfaces: int
+
+
+def _rules(scenario: Scenario) -> _Rules:
+    """How nodes choose among networks."""
+    return {
+        "hysteresis": scenario.coverage.hysteresis,
+        "interfaces": scenario.nodes.interfaces,
+    }
+
+
+def _generated(
+    scenario: Scenario, model: RandomWaypoint | Train | Crowd, random: np.random.Generator
+) -> Mobility:
+    count, networks, rules = _count(scenario), scenario.networks, _rules(scenario)
+    end = _end(scenario, 0.0)
+    match model:
+        case RandomWaypoint():
+            step = scenario.movement.step
+            events = random_waypoint_events(
+                model, networks, count, random, step=step, end=end, **rules
+            )
+        case Train():
+            events = train_events(model, networks, count, random, **rules)
+        case Crowd():
+            events = crowd_events(model, [network.name for network in networks], count, random)
+        case _:
+            assert_never(model)
+    return Mobility(events, events.nodes, end)
 
 
 def _standing(scenario: Scenario) -> Mobility:
+    count = _count(scenario)
+    node = np.arange(count, dtype=np.int32)
+    names = [network.name for network in scenario.networks]
+    events = AttachmentEvents(
+        NumberedNames(count),
+        names,
+        time=np.zeros(count),
+        node=node,
+        attach=np.ones(count, np.bool_),
+        network=node % len(names),
+    )
+    return Mobility(events, events.nodes, _end(scenario, 0.0))
+
+
+def _count(scenario: Scenario) -> int:
     count = scenario.nodes.count
     assert count != "trace", "the scenario's check refuses this"
-    nodes = tuple(f"MN{number + 1}" for number in range(count))
-    names = [network.name for network in scenario.networks]
-    events = [
-        AttachmentEvent(0.0, node, "attach", names[index % len(names)])
-        for index, node in enumerate(nodes)
-    ]
-    return Mobility(events, nodes, _end(scenario, 0.0))
+    return count
 
 
-def _chosen(scenario: Scenario, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The first `nodes.count` names of a movement."""
+def _chosen(scenario: Scenario, there: int) -> int:
+    """How many nodes of a movement that has so many take part: the first `nodes.count`."""
     count = scenario.nodes.count
     if count == "trace":
-        return names
-    if count > len(names):
+        return there
+    if count > there:
         place = str(scenario.source.path or "scenario")
-        what = f'is {count}, but the movement has {len(names)} nodes; give at most that or "trace"'
+        what = f'is {count}, but the movement has {there} nodes; give at most that or "trace"'
         raise ScenarioError([Problem(place, "nodes.count", what)])
-    return names[:count]
+    return count
 
 
 def _end(scenario: Scenario, last: float) -> float:

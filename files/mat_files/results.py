@@ -8,7 +8,7 @@ Equal results are written as equal bytes: no time of writing, no host, no user.
 
 import shutil
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Final, final
 
 import pandas as pd
 
+from mat_files._html import results_html
 from mat_files._parquet import read_parquet, write_parquet
 from mat_files.errors import ResultsError
 from mat_files.schema import HANDOVERS, IMS, MESSAGES, SCHEMA_VERSION, SCHEMAS, Column, Schema, Type
@@ -39,7 +40,8 @@ class Provenance:
     """What repeats a run: the program's version, the scenario's text, overrides, seed and trace.
 
     `overrides` has one `KEY=VALUE` per line; `trace` is the SHA-256 of the movement file, empty
-    where there is none.
+    where there is none. `first_run` and `runs` say which replications the tables have, and
+    `recipe` in words, a command and lines of Python how to make them again, where that is known.
     """
 
     version: str
@@ -47,6 +49,9 @@ class Provenance:
     overrides: str
     seed: int
     trace: str = ""
+    first_run: int = 0
+    runs: int = 1
+    recipe: str = ""
 
 
 @final
@@ -75,12 +80,22 @@ class Results:
             _frame(HANDOVERS, handovers), _frame(MESSAGES, messages), _frame(IMS, ims), provenance
         )
 
-    def write(self, directory: Path, extra: Mapping[str, bytes] | None = None) -> list[Path]:
+    @classmethod
+    def joined(cls, parts: Sequence["Results"], provenance: Provenance) -> "Results":
+        """The rows of several results, in their order; `provenance` is that of the whole."""
+        tables = ((part.handovers, part.messages, part.ims) for part in parts)
+        handovers, messages, ims = (_joined(frames) for frames in zip(*tables, strict=True))
+        return cls(handovers, messages, ims, provenance)
+
+    def write(
+        self, directory: Path, extra: Mapping[str, bytes] | None = None, *, csv: bool = True
+    ) -> list[Path]:
         """Write all tables, and the `extra` files by name (of `EXTRA_FILES`), into a directory.
 
-        Everything is written beside its final place first and moved there at the end, so an
-        interrupted or failed write leaves what was there before. Files of an earlier run are
-        replaced or removed, others are left alone. Raises `ResultsError` where this cannot be done.
+        With `csv` false, tables are written as Parquet alone. Everything is written beside its
+        final place first and moved there at the end, so an interrupted or failed write leaves what
+        was there before. Files of an earlier run are replaced or removed, others are left alone.
+        Raises `ResultsError` where this cannot be done.
         """
         files = extra or {}
         if unknown := set(files) - set(EXTRA_FILES):
@@ -89,7 +104,8 @@ class Results:
             for schema, frame in self._tables():
                 metadata = _metadata(schema, self.provenance)
                 write_parquet(stage / f"{schema.name}.parquet", schema, frame, metadata)
-                frame.to_csv(stage / f"{schema.name}.csv", index=False, lineterminator="\n")
+                if csv:
+                    frame.to_csv(stage / f"{schema.name}.csv", index=False, lineterminator="\n")
             for name, content in files.items():
                 (stage / name).write_bytes(content)
             return _publish(stage, directory)
@@ -100,6 +116,10 @@ class Results:
         tables = [_read(schema, directory / f"{schema.name}.parquet") for schema in SCHEMAS]
         handovers, messages, ims = (frame for frame, _ in tables)
         return cls(handovers, messages, ims, tables[0][1])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a result: figures, drawings, and how to reproduce it."""
+        return results_html(self)
 
     def _tables(self) -> Iterator[tuple[Schema, pd.DataFrame]]:
         yield from zip(SCHEMAS, (self.handovers, self.messages, self.ims), strict=True)
@@ -121,29 +141,49 @@ def _series(schema: Schema, column: Column, rows: list[Mapping[str, object]]) ->
     return series
 
 
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+
+
 def _metadata(schema: Schema, provenance: Provenance) -> dict[str, str]:
     metadata = {"mat.table": schema.name, "mat.schema_version": str(SCHEMA_VERSION)}
     return metadata | {f"mat.{key}": str(value) for key, value in asdict(provenance).items()}
 
 
 def _read(schema: Schema, path: Path) -> tuple[pd.DataFrame, Provenance]:
-    metadata, rows = read_parquet(path)
+    metadata, frame = read_parquet(path)
     if metadata.get("mat.table") != schema.name:
         raise ResultsError(f"{path}: is no {schema.name} table of mat")
     if (version := metadata.get("mat.schema_version")) != str(SCHEMA_VERSION):
         what = f"has schema version {version}; this program reads {SCHEMA_VERSION}"
         raise ResultsError(f"{path}: {what}")
-    known = {column.name for column in schema.columns}
-    kept = [{name: row[name] for name in row if name in known} for row in rows]
     try:
-        return _frame(schema, kept), _provenance(metadata)
-    except (KeyError, ValueError) as error:
+        return _checked(schema, frame), _provenance(metadata)
+    except (KeyError, ValueError, TypeError) as error:
         raise ResultsError(f"{path}: is incomplete ({error})") from error
+
+
+def _checked(schema: Schema, frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a stored table that this program knows; what others there are is left out."""
+    columns = {column.name: _column(schema, column, frame) for column in schema.columns}
+    return pd.DataFrame(columns)
+
+
+def _column(schema: Schema, column: Column, frame: Any) -> Any:
+    if column.name not in frame:
+        return _series(schema, column, [{} for _ in range(len(frame))])
+    series = frame[column.name].astype(_PANDAS[column.type])
+    if column.required and series.isna().any():
+        raise ValueError(f"{schema.name}.{column.name} is empty in a row; it is required")
+    return series
 
 
 def _provenance(metadata: Mapping[str, str]) -> Provenance:
     text = {name: metadata[f"mat.{name}"] for name in ("version", "scenario", "overrides", "trace")}
-    return Provenance(seed=int(metadata["mat.seed"]), **text)
+    first_run, runs = (int(metadata.get(f"mat.{n}", d)) for n, d in (("first_run", 0), ("runs", 1)))
+    recipe = metadata.get("mat.recipe", "")
+    seed = int(metadata["mat.seed"])
+    return Provenance(seed=seed, first_run=first_run, runs=runs, recipe=recipe, **text)
 
 
 def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -192,6 +232,6 @@ def _publish(stage: Path, directory: Path) -> list[Path]:
     names = sorted(path.name for path in stage.iterdir())
     for name in names:
         (stage / name).replace(directory / name)
-    for name in set(EXTRA_FILES) - set(names):
+    for name in {*EXTRA_FILES, *(f"{schema.name}.csv" for schema in SCHEMAS)} - set(names):
         (directory / name).unlink(missing_ok=True)
     return [directory / name for name in names]

@@ -13,35 +13,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from mat_files.palette import PART_NAMES
 from mat_files.results import Results
 from mat_files.schema import DIRECTIONS, PARTS
+from mat_sim import plots
 from mat_sim.ladder import LadderMessage, ladder
 
 __all__ = ["LadderMessage", "figure", "ladder", "print_summary"]
 
 KINDS: Final = ("soft", "hard")
 OUTCOMES: Final = ("completed", "superseded", "unfinished")
-_NAMES: Final = {
-    "away": "without coverage",
-    "detect": "detect",
-    "associate": "associate",
-    "address": "address",
-    "register": "register (IMS Update)",
-    "notify": "notify (HA Notify)",
-    "first_packet": "first packet",
-    "total": "total",
-}
-_COLOURS: Final = {
-    "away": "#999999",
-    "detect": "#e69f00",
-    "associate": "#56b4e9",
-    "address": "#0072b2",
-    "register": "#009e73",
-    "notify": "#cc79a7",
-    "first_packet": "#d55e00",
-    "total": "#000000",
-}
-"""Okabe and Ito's colours, which most colour-blind readers tell apart."""
 
 
 def print_summary(results: Results, console: Console) -> None:
@@ -92,7 +73,7 @@ def _durations(results: Results) -> Table:
         cells = [_quantiles(frame[column]) for _, frame in _by_kind(results.handovers)]
         if any(cells):
             shown = [cell for row in cells for cell in row or ("–", "–", "–")]
-            table.add_row(_NAMES.get(column, column.replace("_", " ")), *shown)
+            table.add_row(PART_NAMES.get(column, column.replace("_", " ")), *shown)
     return table
 
 
@@ -138,70 +119,25 @@ def figure(results: Results) -> bytes:
 
     Both as cumulative distributions: the share of handovers that took at most so long.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    canvas: Any = Figure(figsize=(11, 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(canvas)
-    left, right = canvas.subplots(1, 2)
-    _draw_parts(left, results.handovers)
-    _draw_interruption(right, results.handovers)
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    with plots.style("double"):
+        whole: Any = Figure(figsize=(6.6, 3.0), dpi=250)
+        left, right = whole.subplots(1, 2)
+        plots.parts(results, axes=left)
+        plots.interruption(results, axes=right)
+        completed = int((results.handovers["outcome"] == "completed").sum())
+        _title(left, f"Parts of a handover ({completed:,} completed)")
+        _title(right, "Interruption of the traffic")
+        buffer = io.BytesIO()
+        whole.savefig(buffer, format="png", dpi=250, metadata={"Software": None})
+        return buffer.getvalue()
 
 
-def _draw_parts(axes: Any, handovers: pd.DataFrame) -> None:
-    completed = handovers[handovers["outcome"] == "completed"]
-    for part in (*PARTS, "total"):
-        values = _values(completed[part])
-        if values.any():
-            width = 2.2 if part == "total" else 1.4
-            _ecdf(axes, values, label=_NAMES[part], color=_COLOURS[part], linewidth=width)
-    _finish(axes, f"Parts of a handover ({len(completed)} completed)", "duration (ms)")
-
-
-def _draw_interruption(axes: Any, handovers: pd.DataFrame) -> None:
-    names = {"up": "from the mobile node", "down": "to the mobile node"}
-    for kind, frame in _by_kind(handovers):
-        for direction, colour in zip(DIRECTIONS, ("#0072b2", "#d55e00"), strict=True):
-            values = _values(frame[f"interruption_{direction}"])
-            if values.size:
-                label = f"{kind}, {names[direction]} ({values.size})"
-                style = "-" if kind == "soft" else "--"
-                _ecdf(axes, values, label=label, color=colour, linestyle=style, linewidth=1.8)
-    _finish(axes, "Interruption of the traffic", "longest time without a packet (ms)")
-
-
-def _ecdf(axes: Any, values: NDArray[np.float64], **style: Any) -> None:
-    ordered = np.sort(values) * 1000
-    share = np.arange(1, len(ordered) + 1) / len(ordered)
-    axes.step(
-        np.concatenate((ordered[:1], ordered)),
-        np.concatenate(([0.0], share)),
-        where="post",
-        **style,
-    )
-
-
-def _finish(axes: Any, title: str, label: str) -> None:
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel(label)
-    axes.set_ylabel("share of handovers")
-    axes.set_xscale("symlog", linthresh=1.0)
-    axes.set_xlim(left=0)
-    axes.set_ylim(0, 1.02)
-    axes.grid(visible=True, which="major", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    _plain_ticks(axes.xaxis)
-    if axes.get_lines():
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
+def _title(axes: Any, text: str) -> None:
+    """Above the legend, where there is one."""
+    legend = axes.get_legend()
+    if legend:
+        legend.set_title(text, prop={"weight": "bold"})
     else:
-        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", color="#999999")
-
-
-def _plain_ticks(axis: Any) -> None:
-    """Milliseconds as numbers, not as powers of ten."""
-    from matplotlib.ticker import StrMethodFormatter
-
-    axis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+        axes.set_title(text)

@@ -1,5 +1,6 @@
 """The coverage model: when a node hands over, on which interface, and in which order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def grid(trace: Trace, spacing: float, reach: float) -> list[Cell]:
     ]
 
 
-def same_events(fcd: Path, ns2: Path, interfaces: int) -> list[AttachmentEvent]:
+def same_events(fcd: Path, ns2: Path, interfaces: int) -> Sequence[AttachmentEvent]:
     """The events of the FCD file, once they are seen to be those of the ns-2 file."""
     first, second = read_trace(fcd), read_trace(ns2)
     number = {name: str(index) for index, name in enumerate(first.nodes)}

@@ -100,7 +100,7 @@ def test_times_are_distributions(tmp_path: Path, value: str, expected: object) -
 
 
 def test_shipped_scenarios_are_found_by_bare_name() -> None:
-    assert list(shipped_scenarios()) == ["first", "town"]
+    assert list(shipped_scenarios()) == ["first", "stadium", "town", "train"]
     assert find_scenario("town").samefile(SCENARIOS / "town.toml")
 
 
@@ -113,7 +113,8 @@ def test_an_unknown_scenario_is_named_with_what_there_is() -> None:
     with pytest.raises(ScenarioError) as caught:
         find_scenario("twon")
     assert str(caught.value) == (
-        "twon: no such file; did you mean town? scenarios that come with mat: first, town"
+        "twon: no such file; did you mean town? scenarios that come with mat: first, stadium,"
+        " town, train"
     )
 
 

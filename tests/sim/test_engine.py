@@ -402,7 +402,7 @@ def test_attaching_again_to_the_preferred_network_is_nothing(tmp_path: Path) -> 
 
 def test_leases_are_renewed_while_the_link_is_up(tmp_path: Path) -> None:
     world = finished_world(scenario(tmp_path, "0 m1 attach A", "network.0.lease=16"))
-    (host,) = world._mobile.values()
+    (host,) = world._mobile
     (link,) = host._links
     assert 20 < link.lease <= 36
     assert data(world.finished(), "delivered") > 2 * 100 * 18.9

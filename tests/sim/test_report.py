@@ -151,7 +151,7 @@ def test_figure_is_a_png_and_the_same_for_the_same_results() -> None:
     image = figure(many())
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", image[16:24])
-    assert (width, height) == (1650, 690)
+    assert (width, height) == (1650, 750)
     assert figure(many()) == image
 
 

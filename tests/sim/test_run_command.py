@@ -145,7 +145,8 @@ def test_without_a_handover_it_says_so(tmp_path: Path) -> None:
 
 def test_a_missing_scenario() -> None:
     assert refused("twon") == (
-        "twon: no such file; did you mean town? scenarios that come with mat: first, town"
+        "twon: no such file; did you mean town? scenarios that come with mat: first, stadium,"
+        " town, train"
     )
 
 

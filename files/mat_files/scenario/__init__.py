@@ -6,23 +6,27 @@ step that failed, each with its line.
 """
 
 from mat_files.scenario._check import check_population
-from mat_files.scenario._load import load_scenario
+from mat_files.scenario._load import load_scenario, scenario_from
 from mat_files.scenario._model import (
     FORMAT,
     About,
     Access,
     Correspondents,
     CoverageModel,
+    Crowd,
     Dns,
     Grid,
     Ims,
     Movement,
     Network,
     Nodes,
+    RandomWaypoint,
     Scenario,
     Source,
     Traffic,
+    Train,
 )
+from mat_files.scenario._write import inline, plain
 
 __all__ = [
     "FORMAT",
@@ -30,15 +34,21 @@ __all__ = [
     "Access",
     "Correspondents",
     "CoverageModel",
+    "Crowd",
     "Dns",
     "Grid",
     "Ims",
     "Movement",
     "Network",
     "Nodes",
+    "RandomWaypoint",
     "Scenario",
     "Source",
     "Traffic",
+    "Train",
     "check_population",
+    "inline",
     "load_scenario",
+    "plain",
+    "scenario_from",
 ]

@@ -2,17 +2,25 @@
 
 import difflib
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 from mat.parameters import Parameters
 from mat_files._toml import KeyPath, dotted
 from mat_files.errors import Problem, ScenarioError, shown
-from mat_files.scenario._model import Ims, IpNetwork, Scenario
+from mat_files.scenario._model import Crowd, Ims, IpNetwork, RandomWaypoint, Scenario, Train
 
 Finding: TypeAlias = tuple[KeyPath, str]
 """Path of the field and what is wrong with it; what would be right."""
 
+_WIDEST: Final = 1e7
+"""Extent of generated movement, m."""
+_GREATEST: Final = 100_000
+"""Speed of a walk, m/s, and its pause, s."""
+_LOOKS: Final = 10_000_000
+_WALKS: Final = 1_000_000
+"""Of one node, in one run: what fits in memory easily."""
 _UNUSABLE: Final = 3
 """Addresses of a prefix that no node gets: the first, the last and the network's own."""
 
@@ -97,16 +105,91 @@ def _overlaps(prefixes: list[tuple[KeyPath, IpNetwork]]) -> Iterator[Finding]:
 
 def _movement(scenario: Scenario) -> Iterator[Finding]:
     movement = scenario.movement
-    if movement.trace and movement.events:
-        yield ("movement", "events"), "is given beside trace; give one of the two"
+    given = movement.given
+    for beside in given[1:]:
+        yield ("movement", beside), f"is given beside {given[0]}; give one of the two"
     if not scenario.networks:
         yield ("network",), "is missing; give [[network]] tables or [coverage.grid]"
+    if movement.origin and not (abs(movement.origin[0]) <= 90 and abs(movement.origin[1]) <= 180):
+        what = f"is {shown(movement.origin)}; must be [latitude, longitude] in degrees"
+        yield ("movement", "origin"), what
+    yield from _generated(scenario)
     if movement.trace or movement.events:
         return
     if scenario.scenario.duration is None:
-        yield ("scenario", "duration"), "is missing; it must be given where nothing moves"
+        why = "where movement is generated" if given else "where nothing moves"
+        yield ("scenario", "duration"), f"is missing; it must be given {why}"
     if scenario.nodes.count == "trace":
         yield ("nodes", "count"), 'is "trace", but movement names no file; give a number or a file'
+
+
+def _generated(scenario: Scenario) -> Iterator[Finding]:
+    movement = scenario.movement
+    if movement.random_waypoint:
+        yield from _random_waypoint(scenario, movement.random_waypoint)
+    if movement.train:
+        yield from _train(scenario, movement.train)
+    if movement.crowd and scenario.networks:
+        yield from _crowd(scenario, movement.crowd)
+
+
+def _random_waypoint(scenario: Scenario, model: RandomWaypoint) -> Iterator[Finding]:
+    place: KeyPath = ("movement", "random_waypoint")
+    if not all(1 <= side <= _WIDEST for side in model.size):
+        what = f"is {shown(model.size)}; must be [width, height], both from 1 to {_WIDEST:.0f}"
+        yield (*place, "size"), what
+        return
+    for name, (low, high), least in (("speed", model.speed, 0.001), ("pause", model.pause, 0)):
+        if not least <= low <= high <= _GREATEST:
+            what = (
+                f"is {shown((low, high))}; must be [least, greatest], from {least} to {_GREATEST}"
+            )
+            yield (*place, name), what
+            return
+    end = scenario.scenario.duration or 0.0
+    if (looks := end / scenario.movement.step) > _LOOKS:
+        what = f"makes {looks:.0f} looks around in {end:g} s; at most {_LOOKS} are possible"
+        yield ("movement", "step"), f"{what}, so set a longer step"
+    for walker in (model, model.around) if model.group > 1 else (model,):
+        if (walks := end / (walker.mean_walk + walker.mean_pause)) > _WALKS:
+            what = f"makes some {walks:.0f} walks of a node in {end:g} s; at most {_WALKS} are"
+            yield (*place, "speed"), f"{what} possible, so set a slower speed or a longer pause"
+            return
+
+
+def _train(scenario: Scenario, train: Train) -> Iterator[Finding]:
+    points = train.points([(network.x, network.y) for network in scenario.networks])
+    path: KeyPath = ("movement", "train", "route")
+    legs = [math.dist(first, second) for first, second in itertools.pairwise(points)]
+    if not legs:
+        has = f"has {len(points)} points" if train.route else "is missing, with one network"
+        yield path, f"{has}; must be [x, y] points, two at least"
+    elif not all(legs):
+        what = "stays at a point" if train.route else "is missing, with networks at one place"
+        yield path, f"{what}; must be [x, y] points, each away from the one before"
+    elif sum(legs) > _WIDEST:
+        yield path, f"is {sum(legs):g} m long; must be {_WIDEST:.0f} m or less"
+
+
+def _crowd(scenario: Scenario, crowd: Crowd) -> Iterator[Finding]:
+    place: KeyPath = ("movement", "crowd")
+    names = [network.name for network in scenario.networks]
+    leave, join = crowd.sides(names)
+    for field, listed in (("leave", leave), ("join", join)):
+        for index, name in enumerate(listed):
+            if name not in names:
+                what = f"is {shown(name)}, which is no network; there are: {_listed(names)}"
+                yield (*place, field, index), what
+    if not join:
+        yield (*place, "join"), "is missing, and nodes begin on all networks; name where they go"
+    turns = range(math.lcm(len(leave), len(join)) if join else 0)
+    stay = next((i for i in turns if leave[i % len(leave)] == join[i % len(join)]), None)
+    if stay is not None:
+        what = f"lets node {stay + 1} go from {leave[stay % len(leave)]} to where it is"
+        yield (*place, "join"), f"{what}; networks are left and joined in turn"
+    if crowd.overlap and scenario.nodes.interfaces == 1:
+        what = f"is {crowd.overlap:g}; must be 0 as nodes have one interface"
+        yield (*place, "overlap"), f"{what}, or set nodes.interfaces = 2"
 
 
 def _correspondents(scenario: Scenario) -> Iterator[Finding]:

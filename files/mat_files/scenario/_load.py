@@ -27,10 +27,25 @@ def load_scenario(
     document = Document(path, "a scenario", ScenarioError)
     every = (*overrides, *_shortcuts(document.values, trace, seed))
     document.override(every)
-    scenario = document.validated(Scenario)
+    return _checked(document, Source(path, document.text, every))
+
+
+def scenario_from(source: Source, place: Path | None) -> Scenario:
+    """The scenario of a text and overrides that are at hand, checked as a file is.
+
+    `place` is the file that problems with the text name, `None` where no file has that text.
+    Raises `ScenarioError`.
+    """
+    document = Document(place, "a scenario", ScenarioError, text=source.text)
+    document.override(source.overrides, option="")
+    return _checked(document, source)
+
+
+def _checked(document: Document, source: Source) -> Scenario:
+    scenario = document.validated(Scenario).read_from(source)
     document.fail_on(findings(scenario))
-    _files_exist(document, path, scenario)
-    return scenario.read_from(Source(path, document.text, every))
+    _files_exist(document, scenario)
+    return scenario
 
 
 def _shortcuts(document: dict[str, Any], trace: Path | None, seed: int | None) -> list[str]:
@@ -39,9 +54,11 @@ def _shortcuts(document: dict[str, Any], trace: Path | None, seed: int | None) -
     if trace is not None:
         events = detect_format(trace) == "events"
         texts = [f"movement={{{'events' if events else 'trace'} = {_quoted(trace.resolve())}}}"]
-        gaps = cast(object, document.get("movement"))
-        if isinstance(gaps, dict) and "gaps" in gaps:
-            texts.append(f'movement.gaps="{cast(dict[str, object], gaps)["gaps"]}"')
+        replaced = cast(object, document.get("movement"))
+        if isinstance(replaced, dict):
+            before = cast(dict[str, object], replaced)
+            kept = [key for key in ("gaps", "step", "origin") if key in before]
+            texts += [f"movement.{key}={shown(before[key])}" for key in kept]
     if seed is not None:
         texts.append(f"scenario.seed={seed}")
     return texts
@@ -51,11 +68,16 @@ def _quoted(path: Path) -> str:
     return "'" + str(path) + "'" if "'" not in str(path) else f'"{path}"'
 
 
-def _files_exist(document: Document, path: Path, scenario: Scenario) -> None:
+def _files_exist(document: Document, scenario: Scenario) -> None:
     movement = scenario.movement
     named = (("trace", movement.trace), ("events", movement.events))
     document.fail_on(
         (("movement", key), f"is {shown(name)}; there is no such file beside the scenario")
         for key, name in named
-        if name is not None and not (path.parent / name).is_file()
+        if name is not None and not _readable(scenario.file(name), key)
     )
+
+
+def _readable(path: Path, key: str) -> bool:
+    """A file, or, of tracks, a folder."""
+    return path.is_file() or (key == "trace" and path.is_dir())

@@ -6,11 +6,12 @@ here and in the document, SI throughout: seconds, metres, bytes, packets per sec
 
 import ipaddress
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, TypeAlias, cast, final
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, cast, final
 
 from pydantic import Field, PlainValidator, PrivateAttr
 
@@ -18,8 +19,8 @@ from mat_files._explain import Unit
 from mat_files.distributions import Constant, Distribution
 from mat_files.distributions import parse as parse_distribution
 from mat_files.document import Table
-from mat_files.errors import shown
-from mat_files.traces import Gaps
+from mat_files.errors import Problem, ScenarioError, shown
+from mat_files.traces import SAMPLE_STEP, Gaps
 
 IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -75,6 +76,10 @@ Time = Annotated[Distribution, PlainValidator(parse_distribution), Unit("s")]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(ge=0), Unit("packets/s")]
 Prefix = Annotated[IpNetwork, PlainValidator(_prefix)]
+Moment = Annotated[float, Field(ge=0, le=1e9), Unit("s")]
+Point = Annotated[tuple[float, float], Field(strict=False)]
+GENERATED: Final = ("random_waypoint", "train", "crowd")
+"""Movement by a model instead of a file."""
 
 
 class About(Table):
@@ -90,17 +95,111 @@ class About(Table):
     """Seed of everything random. Equal seed, equal results."""
 
 
+class RandomWaypoint(Table):
+    """Nodes wander: each walks straight to a place chosen at random, pauses, and walks on."""
+
+    origin: Annotated[Point, Unit("m")] = (0.0, 0.0)
+    """Lower left corner of the area."""
+    size: Annotated[Point, Unit("m")]
+    """Width and height of the area."""
+    speed: Annotated[Point, Unit("m/s")] = (0.5, 2.0)
+    """Least and greatest, above 0; each walk's is drawn evenly between."""
+    pause: Annotated[Point, Unit("s")] = (0.0, 30.0)
+    """Least and greatest; each is drawn evenly between."""
+    group: Annotated[int, Field(ge=1)] = 1
+    """Nodes that wander together, each within the radius of a common point."""
+    radius: Annotated[float, Field(ge=1, le=1e6), Unit("m")] = 25.0
+    """Farthest, in x and in y, that nodes of a group are from their point. Not used without."""
+
+    @property
+    def mean_walk(self) -> float:
+        """Mean time from one place to the next, s."""
+        low, high = self.speed
+        mean_inverse = math.log(high / low) / (high - low) if high > low else 1 / low
+        return mean_distance(*self.size) * mean_inverse
+
+    @property
+    def mean_pause(self) -> float:
+        """Mean time of a pause, s."""
+        return sum(self.pause) / 2
+
+    @property
+    def around(self) -> "RandomWaypoint":
+        """How the nodes of a group wander around their point."""
+        size = (2 * self.radius, 2 * self.radius)
+        return self.model_copy(
+            update={"origin": (-self.radius, -self.radius), "size": size, "group": 1}
+        )
+
+
+class Train(Table):
+    """Passengers on a train cross the borders of networks one after the other."""
+
+    route: Annotated[tuple[Point, ...], Field(strict=False), Unit("m")] = ()
+    """Points it passes, straight in between. Default: the networks' centres, in their order."""
+    speed: Annotated[float, Field(ge=0.01, le=1e5), Unit("m/s")] = 40.0
+    """Constant from departure to arrival."""
+    length: Annotated[float, Field(ge=0, le=1e6), Unit("m")] = 200.0
+    """From the first passenger to the last; the first begins at the first point of the route."""
+    spacing: Literal["even", "random"] = "even"
+    """Passengers along the train: at equal distances, or anywhere with equal probability."""
+    departure: Moment = 10.0
+    """Until then it stands."""
+
+    def points(self, centres: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+        """The route's points (m), where the networks have these centres."""
+        return self.route or tuple(centres)
+
+
+class Crowd(Table):
+    """Everybody leaves one network for another within a short time."""
+
+    leave: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Networks that nodes begin on, in turn. Default: the first network."""
+    join: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Networks that they go to, in turn. Default: all that nobody begins on."""
+    start: Moment = 10.0
+    """Begin of the window."""
+    window: Moment = 10.0
+    """Time within which all change; 0: all at once."""
+    spread: Literal["uniform", "normal", "even"] = "uniform"
+    """Changes within the window: at random, at random around its middle, or at equal distances."""
+    overlap: Moment = 0.0
+    """Time that the old link lasts when the new network is there; needs two interfaces."""
+
+    def sides(self, networks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The networks that nodes leave and join, in turn, of those that there are."""
+        leave = self.leave or tuple(networks[:1])
+        return leave, self.join or tuple(name for name in networks if name not in leave)
+
+
 class Movement(Table):
-    """Who is where, or who attaches where: one of the two files, relative to the scenario."""
+    """Who is where, or who attaches where: a file, relative to the scenario, or a model."""
 
     trace: Annotated[str, Field(min_length=1)] | None = None
-    """File of positions: SUMO FCD, ns-2 setdest or CSV `t,node,x,y`; may be gzipped."""
+    """File of positions: SUMO FCD, ns-2, BonnMotion, CSV `t,node,x,y`, GPX or a folder of GPX."""
     events: Annotated[str, Field(min_length=1)] | None = None
     """File of attachment events, CSV `t,node,action,network[,interface][,moa]`."""
-    format: Literal["auto", "fcd", "ns2", "positions"] = "auto"
+    format: Literal["auto", "fcd", "ns2", "bonnmotion", "gpx", "positions"] = "auto"
     """Format of `trace`; "auto" recognises it."""
     gaps: Gaps = "error"
     """A node missing in the middle of a trace: an error, or "absent" (it leaves and returns)."""
+    step: Seconds = SAMPLE_STEP
+    """Time between two looks around on paths: ns-2 walks, BonnMotion, GPX, random waypoint."""
+    origin: Annotated[Point, Unit("°")] | None = None
+    """Latitude and longitude of x = y = 0 for GPX. Default: its first point."""
+    random_waypoint: RandomWaypoint | None = None
+    """Nodes wander over an area."""
+    train: Train | None = None
+    """Nodes ride on a train."""
+    crowd: Crowd | None = None
+    """Nodes change network within a short time."""
+
+    @property
+    def given(self) -> list[str]:
+        """What the movement comes from, by the names of the fields; one, unless nothing moves."""
+        sources = ("trace", "events", *GENERATED)
+        return [name for name in sources if getattr(self, name) is not None]
 
 
 class Access(Table):
@@ -273,10 +372,50 @@ class Scenario(Table):
 
     _source: Source = PrivateAttr(default=Source(None, "", ()))
 
+    @classmethod
+    def load(cls, name: str | Path) -> "Scenario":
+        """The scenario in a file, or the one that comes with mat under that name.
+
+        Raises `ScenarioError`.
+        """
+        from mat_files.library import find_scenario
+        from mat_files.scenario._load import load_scenario
+
+        return load_scenario(find_scenario(str(name)))
+
+    def changed(self, values: Mapping[str, object]) -> "Scenario":
+        """This scenario with other values, by dotted key: `{"nodes.interfaces": 1}`.
+
+        Keys are those of `--set`: elements of an array by their number from 0. A value is what the
+        file would hold, or an instance of this package's classes. Raises `ScenarioError`, which
+        names the key that is at fault.
+        """
+        from mat_files.scenario._load import scenario_from
+
+        source = self.source
+        every = (*source.overrides, *(_override(key, value) for key, value in values.items()))
+        place = source.path if self._source.text else None
+        return scenario_from(Source(source.path, source.text, every), place)
+
     @property
     def source(self) -> Source:
-        """File, text and overrides; empty for a scenario built in a program."""
-        return self._source
+        """File, text and overrides; the text is made here where a program built the scenario."""
+        return self._source if self._source.text else Source(self._source.path, self.toml(), ())
+
+    def toml(self) -> str:
+        """This scenario as the text of a TOML file; defaults are left out."""
+        from mat_files.scenario._write import toml
+
+        return toml(self)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy; one with another value has no longer the text that it was read from."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update:
+            values: Any = copy.__dict__
+            values.pop("networks", None)
+            copy.read_from(Source(self._source.path, "", ()))
+        return copy
 
     def read_from(self, source: Source) -> Self:
         """This scenario, with the record of where it came from."""
@@ -321,6 +460,16 @@ class Scenario(Table):
         return path.parent / name if path else Path(name)
 
 
+def _override(key: str, value: object) -> str:
+    """`key=value` with the value as TOML. Raises `ScenarioError`."""
+    from mat_files.scenario._write import inline
+
+    try:
+        return f"{key}={inline(value)}"
+    except ValueError as error:
+        raise ScenarioError([Problem("", key, str(error))]) from None
+
+
 _DEFAULT_HOME: Final[dict[int, IpNetwork]] = {
     4: ipaddress.ip_network("10.0.0.0/11"),
     6: ipaddress.ip_network("2001:db8::/48"),
@@ -360,6 +509,18 @@ def _grid_networks(grid: Grid | None) -> list[Network]:
         )
         for (row, column), pool in zip(places, pools, strict=False)
     ]
+
+
+def mean_distance(width: float, height: float) -> float:
+    """Mean distance of two points drawn evenly from a rectangle, m.
+
+    B. Ghosh, Random distances within a rectangle and between two rectangles, Bulletin of the
+    Calcutta Mathematical Society 43, 1951.
+    """
+    a, b = width, height
+    d = math.hypot(a, b)
+    straight = a**3 / b**2 + b**3 / a**2 + d * (3 - (a / b) ** 2 - (b / a) ** 2)
+    return straight / 15 + (b**2 / a * math.acosh(d / b) + a**2 / b * math.acosh(d / a)) / 6
 
 
 def column_letters(column: int) -> str:

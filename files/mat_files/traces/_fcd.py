@@ -1,6 +1,5 @@
 """SUMO floating car data: XML written by `sumo --fcd-output`, positions in metres.
 
-Read with expat itself, not ElementTree: it streams, and it knows the line of every element.
 Format: https://sumo.dlr.de/docs/Simulation/Output/FCDOutput.html
 """
 
@@ -10,8 +9,9 @@ from typing import Final, final
 from xml.parsers import expat
 
 from mat_files.errors import TraceError, trace_error
-from mat_files.traces._text import chunks, number, opened
+from mat_files.traces._text import number
 from mat_files.traces._trace import Row
+from mat_files.traces._xml import fed, xml_parser
 
 _MOVING: Final = frozenset({"vehicle", "person", "container"})
 
@@ -62,23 +62,8 @@ class _Elements:
 
 def read_fcd(path: Path) -> Iterator[Row]:
     """The rows of an FCD file, ids kept, in the order of the file."""
-    parser = expat.ParserCreate()
+    parser = xml_parser(path)
     elements = _Elements(path, parser)
-    with opened(path) as stream:
-        for piece in chunks(stream):
-            yield from _parsed(path, parser, elements, piece, final=False)
-        yield from _parsed(path, parser, elements, b"", final=True)
-
-
-def _parsed(
-    path: Path, parser: expat.XMLParserType, elements: _Elements, piece: bytes, *, final: bool
-) -> list[Row]:
-    try:
-        parser.Parse(piece, final)
-    except expat.ExpatError as error:
-        what = f"malformed XML ({expat.ErrorString(error.code)}); write the file again"
-        raise trace_error(path, error.lineno, "", what) from error
-    except (LookupError, ValueError) as error:
-        raise trace_error(path, 1, "", f"cannot be decoded ({error}); save it as UTF-8") from error
-    rows, elements.rows = elements.rows, []
-    return rows
+    for _ in fed(path, parser):
+        rows, elements.rows = elements.rows, []
+        yield from rows

@@ -17,14 +17,9 @@ from pathlib import Path
 from typing import Final, NamedTuple, final
 
 from mat_files.errors import trace_error
+from mat_files.traces._paths import LARGEST
 from mat_files.traces._text import lines, number
 from mat_files.traces._trace import Row
-
-SAMPLE_STEP: Final = 1.0
-"""Seconds between the positions taken from a walk, the step of SUMO's files."""
-
-LARGEST: Final = 100_000_000
-"""Positions taken from the walks of one file, at most: some 5 GB in memory."""
 
 _SET: Final = re.compile(r"\$node_\(([^)]+)\)\s+set\s+([XYZ])_\s+(\S+)\s*;?")
 _MOVE: Final = re.compile(
@@ -48,13 +43,16 @@ class _Node:
     moves: list[_Move] = field(default_factory=list[_Move])
 
 
-def read_ns2(path: Path) -> Iterator[Row]:
-    """The rows of an ns-2 movement file, nodes named by their numbers."""
+def read_ns2(path: Path, step: float) -> Iterator[Row]:
+    """The rows of an ns-2 movement file, nodes named by their numbers.
+
+    `step` is the time (s) between the positions taken from a walk.
+    """
     nodes = _parse(path)
     _check_starts(path, nodes)
     if all(_stands(node) for node in nodes.values()):
         return _recorded(nodes)
-    return _walked(path, nodes)
+    return _walked(path, nodes, step)
 
 
 def _parse(path: Path) -> dict[str, _Node]:
@@ -112,20 +110,20 @@ def _recorded(nodes: dict[str, _Node]) -> Iterator[Row]:
         yield Row(move.time, name, move.x, move.y, move.line)
 
 
-def _walked(path: Path, nodes: dict[str, _Node]) -> Iterator[Row]:
-    """Positions of every node from 0 to the last arrival, one per `SAMPLE_STEP`."""
+def _walked(path: Path, nodes: dict[str, _Node], step: float) -> Iterator[Row]:
+    """Positions of every node from 0 to the last arrival, one per `step`."""
     legs = {name: _legs(node) for name, node in nodes.items()}
     last = max((leg[-1] for leg in legs.values()), key=lambda leg: leg.arrival)
-    if last.arrival * len(legs) > LARGEST * SAMPLE_STEP:
+    if last.arrival * len(legs) > LARGEST * step:
         what = f"the walk arrives at t = {last.arrival:g}; {LARGEST} positions are the most"
         raise trace_error(path, last.line, "t", what + ", so begin earlier or walk faster")
-    return _sampled(legs, last.arrival)
+    return _sampled(legs, last.arrival, step)
 
 
-def _sampled(legs: "dict[str, list[_Leg]]", end: float) -> Iterator[Row]:
+def _sampled(legs: "dict[str, list[_Leg]]", end: float, step: float) -> Iterator[Row]:
     current = dict.fromkeys(legs, 0)
-    for tick in range(math.floor(end / SAMPLE_STEP) + 1):
-        now = tick * SAMPLE_STEP
+    for tick in range(math.floor(end / step) + 1):
+        now = tick * step
         for name, walk in legs.items():
             while current[name] + 1 < len(walk) and walk[current[name] + 1].time <= now:
                 current[name] += 1

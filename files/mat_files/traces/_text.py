@@ -41,15 +41,28 @@ def chunks(stream: IO[bytes]) -> Iterator[bytes]:
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line numbers and stripped lines, without blank lines and `#` comments."""
+    for number, line in _all_lines(path):
+        if line and not line.startswith("#"):
+            yield number, line
+
+
+def comments(path: Path) -> Iterator[str]:
+    """The `#` comments above everything else, stripped."""
+    for _, line in _all_lines(path):
+        if line.startswith("#"):
+            yield line
+        elif line:
+            return
+
+
+def _all_lines(path: Path) -> Iterator[tuple[int, str]]:
     with opened(path) as stream:
         for number, raw in enumerate(stream, 1):
             try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
                 what = f"is not UTF-8 text ({error.reason}); save it as UTF-8"
                 raise trace_error(path, number, "", what) from error
-            if line and not line.startswith("#"):
-                yield number, line
 
 
 def number(path: Path, line: int, field: str, text: str) -> float:

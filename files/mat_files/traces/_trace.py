@@ -18,7 +18,7 @@ Gaps: TypeAlias = Literal["error", "absent"]
 FloatArray: TypeAlias = NDArray[np.float64]
 IndexArray: TypeAlias = NDArray[np.int64]
 
-_GAP_FACTOR: Final = 1.5
+GAP_FACTOR: Final = 1.5
 """A node's next row later than this many steps is a gap: half a step of tolerance for rounding."""
 
 
@@ -52,7 +52,7 @@ class Trace:
     def visits(self) -> list[tuple[int, IndexArray]]:
         """Node index and row indices of every uninterrupted presence, by node, then by time."""
         order = np.argsort(self.node, kind="stable")
-        pause = np.diff(self.time[order]) > _GAP_FACTOR * self.step
+        pause = np.diff(self.time[order]) > GAP_FACTOR * self.step
         cuts = np.flatnonzero((np.diff(self.node[order]) != 0) | pause) + 1
         return [(int(self.node[rows[0]]), rows) for rows in np.split(order, cuts)]
 
@@ -139,7 +139,7 @@ class _Check:
         if repeated.size:
             raise self._repeated(int(order[repeated[0] + 1]))
         step = float(np.median(pause[same])) if same.any() else 1.0
-        long = np.flatnonzero(same & (pause > _GAP_FACTOR * step))
+        long = np.flatnonzero(same & (pause > GAP_FACTOR * step))
         if long.size and gaps == "error":
             raise self._gap(int(order[long[0]]), int(order[long[0] + 1]), step)
         return step

@@ -167,7 +167,7 @@ def load(**given: object) -> None:
     """Play nodes against one or more mapping servers (IMS) and say how they held.
 
     PATTERN says when nodes begin: simultaneous (all within a window), steady or poisson (at a
-    rate), or scenario (when SCENARIO's nodes attach to networks; a file, or first, town).
+    rate), or scenario (when SCENARIO's nodes attach to networks; a file, or a name such as town).
 
     \b
     mat key new 10.1.0.0/16 --each --count 10000 --keys load.keys

@@ -7,7 +7,6 @@ machine, whatever speed the scenario was played at.
 """
 
 import csv
-import hashlib
 import io
 import math
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, final
 
 import mat
+from mat_files.mobility import movement_digest
 from mat_files.results import Provenance, Results, write_files
 from mat_files.scenario import Scenario
 from mat_real.lab.moves import Move
@@ -263,9 +263,7 @@ def _between(begin: float | None, end: float | None) -> float | None:
 
 
 def _provenance(scenario: Scenario) -> Provenance:
-    source, movement = scenario.source, scenario.movement
-    name = movement.events or movement.trace
-    trace = hashlib.sha256(scenario.file(name).read_bytes()).hexdigest() if name else ""
+    source, trace = scenario.source, movement_digest(scenario)
     overrides = "\n".join(source.overrides)
     return Provenance(mat.__version__, source.text, overrides, scenario.scenario.seed, trace)
 

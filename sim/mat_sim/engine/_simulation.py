@@ -1,9 +1,8 @@
 """A run: build the world that a scenario describes, let it go, write down what happened."""
 
 import gc
-import hashlib
 import ipaddress
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -17,10 +16,9 @@ from mat.authentication import Key
 from mat.messages import MAT_PORT, Endpoint
 from mat.parameters import Parameters
 from mat.server import MappingServer
-from mat_files.attachment import AttachmentEvent
 from mat_files.errors import Problem, ScenarioError, trace_error
 from mat_files.frames import frame_of
-from mat_files.mobility import Mobility, mobility
+from mat_files.mobility import Mobility, mobility, movement_digest
 from mat_files.results import Provenance, Results
 from mat_files.scenario import Ims, Scenario
 from mat_files.schema import IMS, MESSAGES, Schema
@@ -36,6 +34,7 @@ from mat_sim.engine._pool import Pool, address_in
 from mat_sim.engine._roamer import Access
 from mat_sim.engine._station import Station
 from mat_sim.engine._tally import Tally
+from mat_sim.engine._timetable import Timetable, presence
 from mat_sim.engine._wiring import Wiring
 from mat_sim.engine._zones import Zones
 from mat_sim.ladder import LadderMessage
@@ -78,7 +77,7 @@ def simulate(
     be read or does not fit.
     """
     with _without_collector():
-        moves = mobility(scenario)
+        moves = mobility(scenario, run)
         _check(scenario, moves)
         world = _World(scenario, moves, run, record=record)
         steps = _STEPS if progress else 1
@@ -104,11 +103,11 @@ def _without_collector() -> Generator[None]:
 def _check(scenario: Scenario, moves: Mobility) -> None:
     """What only shows once the movement is read."""
     family = scenario.nodes.family
-    for event in moves.events:
-        if event.moa is not None and event.moa.version != family:
+    for row, moa in moves.events.moas.items():
+        if moa.version != family:
             path = scenario.file(scenario.movement.events or "")
-            what = f"is {event.moa}; must be an IPv{family} address, as nodes.family is {family}"
-            raise trace_error(path, event.line, "moa", what)
+            what = f"is {moa}; must be an IPv{family} address, as nodes.family is {family}"
+            raise trace_error(path, int(moves.events.line[row]), "moa", what)
     if moves.end <= 0:
         what = "is missing, and the movement ends at time 0; give the time to simulate"
         place = str(scenario.source.path or "scenario")
@@ -152,7 +151,8 @@ class _World:
         self._fixed = self._build_correspondents()
         self._mobile = self._build_mobile_nodes()
         self._build_traffic()
-        Feed(moves.events, self._mobile, self._access, self.clock)
+        networks = [self._access[name] for name in moves.events.networks]
+        Feed(Timetable(moves.events), self._mobile, networks, self.clock)
 
     def _stream(self, name: str) -> Random:
         """A stream of randomness of its own: what one part draws does not move another's."""
@@ -223,16 +223,16 @@ class _World:
             hosts.append(host)
         return hosts
 
-    def _build_mobile_nodes(self) -> dict[str, Host]:
+    def _build_mobile_nodes(self) -> list[Host]:
         prefix = self._scenario.mobile_prefix
-        return {
-            name: self._build_host(name, "MN", address_in(prefix, number))
+        return [
+            self._build_host(name, "MN", address_in(prefix, number))
             for number, name in enumerate(self._moves.nodes, 1)
-        }
+        ]
 
     def _build_traffic(self) -> None:
         traffic = self._scenario.traffic
-        mobile = list(self._mobile.values())
+        mobile = self._mobile
         pairs: list[tuple[Host, Host]] = []
         if traffic.pairs == "correspondent":
             pairs = [(mn, self._fixed[i % len(self._fixed)]) for i, mn in enumerate(mobile)]
@@ -241,12 +241,16 @@ class _World:
         if traffic.established:
             self._acquaint(pairs)
         random = self._stream("traffic")
-        spans = _presence(self._moves.events, self._moves.end)
-        for name, (_, leaves) in spans.items():
-            self._mobile[name].leaves = leaves
+        first, gone = presence(self._moves.events, len(mobile), self._moves.end)
+        spans: dict[int, tuple[float, float]] = {}
+        for host, begin, leaves in zip(mobile, first, gone, strict=True):
+            host.leaves = leaves
+            if traffic.up or traffic.down:
+                spans[host.number] = begin, leaves
         for one, other in pairs:
-            begin = max(spans[host.name][0] for host in (one, other) if host.name in spans)
-            stops = min(spans[host.name][1] for host in (one, other) if host.name in spans)
+            ends = [spans[host.number] for host in (one, other) if host.number in spans]
+            begin = max((begin for begin, _ in ends), default=0.0)
+            stops = min((leaves for _, leaves in ends), default=self._moves.end)
             for sender, receiver, rate in ((one, other, traffic.up), (other, one, traffic.down)):
                 if rate:
                     flow = self._flow(sender, receiver, rate, stops)
@@ -282,7 +286,7 @@ class _World:
 
     def finished(self) -> Run:
         """Close what is open and make the tables."""
-        for host in self._mobile.values():
+        for host in self._mobile:
             host.end()
         results = Results(
             self._handovers.frame(self._run, [host.name for host in self._hosts]),
@@ -295,7 +299,7 @@ class _World:
         return Run(
             results,
             self._tally.finished_ladders(),
-            (*self._mobile, *reversed(names), *fixed),
+            (*self._moves.nodes, *reversed(names), *fixed),
             [line.finished() for line in self._tally.recording or ()],
             self.clock.happenings,
         )
@@ -303,8 +307,7 @@ class _World:
     def _provenance(self) -> Provenance:
         scenario = self._scenario
         source = scenario.source
-        named = scenario.movement.trace or scenario.movement.events
-        digest = hashlib.sha256(scenario.file(named).read_bytes()).hexdigest() if named else ""
+        digest = movement_digest(scenario)
         overrides = "\n".join(source.overrides)
         return Provenance(__version__, source.text, overrides, scenario.scenario.seed, digest)
 
@@ -312,23 +315,3 @@ class _World:
 def _frame(schema: Schema, rows: Iterable[dict[str, object]]) -> pd.DataFrame:
     listed = list(rows)
     return frame_of(schema, {c.name: [row.get(c.name) for row in listed] for c in schema.columns})
-
-
-def _presence(events: Sequence[AttachmentEvent], end: float) -> dict[str, tuple[float, float]]:
-    """For each mobile node, its first attachment and the time from which it is gone for good, s."""
-    first: dict[str, float] = {}
-    attached: dict[str, int] = {}
-    gone: dict[str, float] = {}
-    networks: dict[str, set[str]] = {}
-    for event in events:
-        first.setdefault(event.node, event.time)
-        held = networks.setdefault(event.node, set())
-        if event.action == "attach":
-            held.add(event.network)
-            gone.pop(event.node, None)
-        else:
-            held.discard(event.network)
-            if not held:
-                gone[event.node] = event.time
-        attached[event.node] = len(held)
-    return {node: (begin, gone.get(node, end)) for node, begin in first.items()}

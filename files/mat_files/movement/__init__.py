@@ -1,0 +1,12 @@
+"""Generated movement: random waypoint, a train, a crowd.
+
+Each model is a function of its table in the scenario, of the networks, and of a stream of
+randomness, which `mat_files.mobility` derives from the scenario's seed and the run. All make
+`AttachmentEvents` of nodes named MN1, MN2 …; none makes anything per node but numbers in columns.
+"""
+
+from mat_files.movement._crowd import crowd_events
+from mat_files.movement._random_waypoint import random_waypoint_events
+from mat_files.movement._train import train_events
+
+__all__ = ["crowd_events", "random_waypoint_events", "train_events"]

@@ -1,0 +1,99 @@
+"""The load of the IMS over time."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from mat_files.palette import OKABE_ITO
+from mat_sim.plots._style import label, legend_above, library, nothing, pyplot, settle
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from mat_files.results import Results
+
+_PANELS: Final = (
+    ("arrivals", "arrivals\n(messages/s)"),
+    ("busy", "busy\n(share)"),
+    ("queue_max", "longest queue\n(messages)"),
+    ("wait_mean", "mean wait\n(ms)"),
+)
+_MOST: Final = 6
+"""Servers drawn in a colour of their own; the others, less busy, are grey together."""
+_OUTER: Final = (0.025, 0.975)
+_REST: Final = "#bbbbbb"
+
+
+def ims_load(
+    source: "Results | pd.DataFrame", *, figure: "Figure | None" = None
+) -> "tuple[Axes, ...]":
+    """Arrivals, share of time busy, longest queue and mean wait of each IMS over time.
+
+    `source` is results, or their table `ims`. Of several runs, the lines are means and the bands
+    hold 95 % of the runs. Returns the four Axes, from top to bottom, of `figure` or a new one.
+    """
+    frame: Any = getattr(source, "ims", source)
+    panels = _panels(figure)
+    servers = _busiest_first(frame)
+    several = len(frame["run"].unique()) > 1
+    for axes, (column, name) in zip(panels, _PANELS, strict=True):
+        for index, server in enumerate(servers):
+            _draw(axes, _over_time(frame[frame["ims"] == server], column), server, index, several)
+        label(axes, "", name, legend=False)
+        settle(axes)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        if not servers:
+            nothing(axes)
+    panels[-1].set_xlabel("time (s)")
+    if len(servers) > 1:
+        legend_above(panels[0], 4)
+    return panels
+
+
+def _panels(figure: "Figure | None") -> tuple[Any, ...]:
+    drawing: Any = figure
+    if drawing is None:
+        width: float = library().rcParams["figure.figsize"][0]
+        drawing = pyplot().figure(figsize=(width, 4.6))
+    return tuple(drawing.subplots(len(_PANELS), 1, sharex=True))
+
+
+def _busiest_first(frame: Any) -> list[str]:
+    received = frame.groupby("ims", sort=False)["received"].sum()
+    names: list[str] = received.sort_values(ascending=False, kind="stable").index.tolist()
+    return names
+
+
+def _over_time(rows: Any, column: str) -> Any:
+    """Mean, low and high of a column at each begin of an interval, over the runs."""
+    if column == "arrivals":
+        quantity = rows["received"] / rows["interval"]
+    else:
+        quantity = rows[column] * (1000.0 if column == "wait_mean" else 1.0)
+    groups = quantity.astype("float64").groupby(rows["start"])
+    low, high = (groups.quantile(share) for share in _OUTER)
+    table = groups.mean().to_frame("mean").assign(low=low, high=high)
+    return _closed(table, rows)
+
+
+def _closed(table: Any, rows: Any) -> Any:
+    """The last interval's values once more, at its end, so that it is drawn."""
+    if len(table):
+        end = float((rows["start"] + rows["interval"]).max())
+        table.loc[end] = table.iloc[-1]
+    return table
+
+
+def _draw(axes: Any, table: Any, server: str, index: int, several: bool) -> None:
+    coloured = index < _MOST
+    colour = OKABE_ITO[index] if coloured else _REST
+    name = server if coloured else ("others" if index == _MOST else None)
+    x = np.asarray(table.index, dtype=np.float64)
+    style = {"where": "post", "color": colour, "zorder": 2.5 - 0.01 * index}
+    axes.step(x, table["mean"].to_numpy(), label=name, **style)
+    if several and coloured:
+        low, high = table["low"].to_numpy(), table["high"].to_numpy()
+        axes.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
