@@ -60,10 +60,32 @@ test: $(VENV)/done-dev $(VENV)/done-project ## set up, lint, check the types, ru
 	$(SAY) 'pytest, with real servers'
 	@$(BIN)/pytest --quiet --numprocesses auto tests/real
 
+.PHONY: compiled
+compiled: $(VENV)/done-dev $(VENV)/done-project ## a wheel with the core and the engine compiled (needs a C compiler)
+	@rm -rf build/compiled
+	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir build/compiled .
+	@$(BIN)/python -m zipfile -e build/compiled/*.whl build/compiled/site
+	@printf '==> %s\n' build/compiled/*.whl
+
+.PHONY: test-compiled
+test-compiled: compiled ## run the tests of core and simulator against that wheel
+	@PYTHONPATH=build/compiled/site:. $(BIN)/pytest --quiet --numprocesses auto -o pythonpath= \
+	    --import-mode=importlib tests/core tests/sim
+
 .PHONY: format
 format: $(VENV)/done-dev ## put the code into the form that `make test` wants
 	@$(BIN)/ruff check --quiet --fix-only
 	@$(BIN)/ruff format
+
+.PHONY: notebooks
+notebooks: $(VENV)/done-dev $(VENV)/done-project ## execute the notebooks, in their small size, into build/notebooks
+	@rm -rf build/notebooks
+	@mkdir -p build/notebooks
+	@cp notebooks/*.ipynb notebooks/*.toml build/notebooks
+	@for notebook in build/notebooks/*.ipynb; do \
+	    printf '==> %s\n' "$$notebook"; \
+	    $(BIN)/jupyter-execute --inplace --kernel_name=python3 "$$notebook"; \
+	done
 
 .PHONY: bench
 bench: $(VENV)/done-dev $(VENV)/done-project ## time and memory of the core

@@ -13,13 +13,12 @@ from typing import Any, Final
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_ROOTS: Final = {"mat": "mat", "sim/mat_sim/engine": "mat_sim/engine"}
-"""Folders whose modules are compiled, and where they are in the wheel."""
-_SINGLE: Final = {"files/mat_files/distributions.py": "mat_files/distributions.py"}
+_FOLDERS: Final = ("mat", "sim/mat_sim/engine")
+"""Folders whose modules are compiled."""
 _INTERPRETED: Final = {
     "mat/parameters.py",  # its dataclass has fields made by a function, whose types mypyc mistakes
     "sim/mat_sim/engine/_simulation.py",  # runs once; pandas
-    "sim/mat_sim/engine/_handovers.py",  # numpy and pandas
+    "sim/mat_sim/engine/_frames.py",  # pandas
     "sim/mat_sim/engine/_timetable.py",  # numpy
 }
 _SETUP: Final = """
@@ -60,6 +59,5 @@ class CompiledWheel(BuildHookInterface[Any]):
 
     @staticmethod
     def _modules(root: Path) -> list[str]:
-        found = [file for folder in _ROOTS for file in sorted((root / folder).glob("*.py"))]
-        named = [str(file.relative_to(root)) for file in found if file.name != "__init__.py"]
-        return [*named, *_SINGLE]
+        found = [file for folder in _FOLDERS for file in sorted((root / folder).glob("*.py"))]
+        return [str(file.relative_to(root)) for file in found if file.name != "__init__.py"]

@@ -14,7 +14,7 @@ from mat.messages import Endpoint
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OwnMapping:
     """A registration as its node knows it. Times in seconds on the node's clock.
 
@@ -36,7 +36,7 @@ class OwnMapping:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KnownPeer:
     """A peer that data was exchanged with, and that knows this node's mapping.
 
@@ -54,7 +54,7 @@ class KnownPeer:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LeftAddress:
     """A mobile address that a peer has left lately, and when."""
 
@@ -64,7 +64,7 @@ class LeftAddress:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Knowledge:
     """All that a node knows while nothing is under way."""
 

@@ -26,10 +26,12 @@ from mat_files.scenario import (
     Dns,
     Grid,
     Ims,
+    Load,
     Movement,
     Network,
     Nodes,
     RandomWaypoint,
+    Services,
     Traffic,
     Train,
 )
@@ -49,7 +51,9 @@ _TABLES: Final[dict[str, type[Table]]] = {
     "nodes": Nodes,
     "correspondents": Correspondents,
     "ims": Ims,
+    "ims.services": Services,
     "dns": Dns,
+    "background": Load,
     "traffic": Traffic,
 }
 _INHERITED: Final = frozenset(Access.model_fields)
@@ -117,7 +121,7 @@ def _metadata(field: FieldInfo) -> Iterator[Any]:
 def _type(field: FieldInfo) -> str:
     annotation: Any = field.annotation
     parts = [part for part in get_args(annotation) or (annotation,) if part is not type(None)]
-    if Constant in parts:
+    if Constant in parts or any(Constant in _alternatives(part) for part in parts):
         return "time"
     if Party in parts or "all" in str(annotation):
         return "text or array"
@@ -134,6 +138,11 @@ def _type(field: FieldInfo) -> str:
     base = get_args(parts[0])[0] if get_origin(parts[0]) is Annotated else parts[0]
     named = _TYPES[base] + (' or `"trace"`' if len(parts) > 1 else "")
     return ", ".join([named, *_bounds(field)])
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The types of an `Annotated` union; none of anything else."""
+    return get_args(get_args(annotation)[0]) if get_origin(annotation) is Annotated else ()
 
 
 def _bounds(field: FieldInfo) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Results of a run: three tables and how they came about, as Parquet and CSV.
+"""Results of a run: four tables and how they came about, as Parquet and CSV.
 
 The tables are those of `mat_files.schema`. A Parquet file carries, in its schema's metadata, the
 unit and meaning of every column and what is needed to repeat the run; CSV files are for a quick
@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -19,7 +19,17 @@ import pandas as pd
 from mat_files._html import results_html
 from mat_files._parquet import read_parquet, write_parquet
 from mat_files.errors import ResultsError
-from mat_files.schema import HANDOVERS, IMS, MESSAGES, SCHEMA_VERSION, SCHEMAS, Column, Schema, Type
+from mat_files.schema import (
+    FLOWS,
+    HANDOVERS,
+    IMS,
+    MESSAGES,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    Column,
+    Schema,
+    Type,
+)
 
 EXTRA_FILES: Final = (
     "handovers.png",
@@ -63,6 +73,7 @@ class Results:
     messages: pd.DataFrame
     ims: pd.DataFrame
     provenance: Provenance
+    flows: pd.DataFrame = field(default_factory=lambda: _frame(FLOWS, []))
 
     @classmethod
     def build(
@@ -71,21 +82,26 @@ class Results:
         handovers: Iterable[Mapping[str, object]],
         messages: Iterable[Mapping[str, object]],
         ims: Iterable[Mapping[str, object]],
+        flows: Iterable[Mapping[str, object]] = (),
     ) -> "Results":
         """Results from rows as mappings; a missing key is an empty cell.
 
         Raises `ValueError` for a key that is no column and for an empty required cell.
         """
         return cls(
-            _frame(HANDOVERS, handovers), _frame(MESSAGES, messages), _frame(IMS, ims), provenance
+            _frame(HANDOVERS, handovers),
+            _frame(MESSAGES, messages),
+            _frame(IMS, ims),
+            provenance,
+            _frame(FLOWS, flows),
         )
 
     @classmethod
     def joined(cls, parts: Sequence["Results"], provenance: Provenance) -> "Results":
         """The rows of several results, in their order; `provenance` is that of the whole."""
-        tables = ((part.handovers, part.messages, part.ims) for part in parts)
-        handovers, messages, ims = (_joined(frames) for frames in zip(*tables, strict=True))
-        return cls(handovers, messages, ims, provenance)
+        tables = ((part.handovers, part.messages, part.ims, part.flows) for part in parts)
+        handovers, messages, ims, flows = (_joined(frames) for frames in zip(*tables, strict=True))
+        return cls(handovers, messages, ims, provenance, flows)
 
     def write(
         self, directory: Path, extra: Mapping[str, bytes] | None = None, *, csv: bool = True
@@ -112,17 +128,23 @@ class Results:
 
     @classmethod
     def read(cls, directory: Path) -> "Results":
-        """The results in a directory, from its Parquet files. Raises `ResultsError`."""
-        tables = [_read(schema, directory / f"{schema.name}.parquet") for schema in SCHEMAS]
-        handovers, messages, ims = (frame for frame, _ in tables)
-        return cls(handovers, messages, ims, tables[0][1])
+        """The results in a directory, from its Parquet files. Raises `ResultsError`.
+
+        Results of an older version may have no table `flows`; then it is empty.
+        """
+        paths = {schema: directory / f"{schema.name}.parquet" for schema in SCHEMAS}
+        tables = {s: _read(s, path) for s, path in paths.items() if s != FLOWS or path.exists()}
+        flows = tables[FLOWS][0] if FLOWS in tables else _frame(FLOWS, [])
+        handovers, messages, ims = (tables[schema][0] for schema in (HANDOVERS, MESSAGES, IMS))
+        return cls(handovers, messages, ims, tables[HANDOVERS][1], flows)
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a result: figures, drawings, and how to reproduce it."""
         return results_html(self)
 
     def _tables(self) -> Iterator[tuple[Schema, pd.DataFrame]]:
-        yield from zip(SCHEMAS, (self.handovers, self.messages, self.ims), strict=True)
+        frames = (self.handovers, self.messages, self.ims, self.flows)
+        yield from zip(SCHEMAS, frames, strict=True)
 
 
 def _frame(schema: Schema, rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:

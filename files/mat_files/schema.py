@@ -135,7 +135,15 @@ MESSAGES: Final = Schema(
             required=True,
         ),
         Column("retransmitted", "integer", "messages", "Repeats, of those sent.", required=True),
-        Column("bytes", "integer", "bytes", "UDP payload of all transmissions.", required=True),
+        Column(
+            "bytes",
+            "integer",
+            "bytes",
+            "Length of all transmissions: UDP payload of MAT's messages and the DNS's, of all else"
+            " the whole IP packet.",
+            required=True,
+        ),
+        Column("ip_bytes", "integer", "bytes", "The same with IP and UDP header, whatever it is."),
     ),
 )
 
@@ -154,16 +162,63 @@ IMS: Final = Schema(
         Column(
             "refused", "integer", "messages", "Answers with a code other than 0.", required=True
         ),
+        Column(
+            "forwarded",
+            "integer",
+            "packets",
+            "Of those that arrived, sent on by a home agent: data, and signalling for others.",
+        ),
         Column("dropped", "integer", "messages", "Dropped because the queue was full."),
         Column("busy", "number", "", "Time that workers were busy, per worker: 0 to 1."),
+        Column("queue_mean", "number", "messages", "Mean over time of the queue's length."),
         Column("queue_max", "integer", "messages", "Longest queue."),
         Column("wait_mean", "number", "s", "Mean time from arrival until a worker began."),
+        Column("wait_p50", "number", "s", "Median of these times, within 1 % of itself."),
+        Column("wait_p99", "number", "s", "Their 99th percentile, within 1 % of itself."),
         Column("wait_max", "number", "s", "Longest such time."),
+        Column(
+            "response_mean",
+            "number",
+            "s",
+            "Mean time from a request's arrival until its answer left, the store included; without"
+            " HA Notify that another IMS had to be asked for.",
+        ),
+        Column("response_p50", "number", "s", "Median of these times, within 1 % of itself."),
+        Column("response_p99", "number", "s", "Their 99th percentile, within 1 % of itself."),
         Column("mappings", "integer", "", "Mappings held at the interval's end."),
     ),
 )
 
-SCHEMAS: Final = (HANDOVERS, MESSAGES, IMS)
+FLOWS: Final = Schema(
+    "flows",
+    "One row per sender and receiver of data by role, over all flows between such.",
+    (
+        _RUN,
+        Column("from_role", "text", "", "Sender: MN or CN.", required=True),
+        Column("to_role", "text", "", "Receiver, likewise.", required=True),
+        Column("sent", "integer", "packets", "Packets that applications sent.", required=True),
+        Column("delivered", "integer", "packets", "Of these, reached applications.", required=True),
+        Column(
+            "lost", "integer", "packets", "Of these, had not by the end of the run.", required=True
+        ),
+        Column("delay_mean", "number", "s", "Mean time from sending to delivery."),
+        Column(
+            "stretch_mean",
+            "number",
+            "",
+            "Mean path stretch of those delivered: mean delay of their way, by that of the straight"
+            " one.",
+        ),
+        Column(
+            "header_mean",
+            "number",
+            "bytes",
+            "Mean header overhead of those delivered, summed over the hops of their way.",
+        ),
+    ),
+)
+
+SCHEMAS: Final = (HANDOVERS, MESSAGES, IMS, FLOWS)
 
 
 def markdown(schema: Schema) -> str:

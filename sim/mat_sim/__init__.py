@@ -12,23 +12,58 @@ if TYPE_CHECKING:
     from mat_files.mobility import mobility
     from mat_files.results import Results
     from mat_files.scenario import Scenario, load_scenario
+    from mat_sim.study import (
+        Estimate,
+        Precision,
+        PrecisionNotReached,
+        Statistic,
+        StudyError,
+        Sweep,
+        estimate,
+        reproduce,
+        simulate,
+        sweep,
+    )
 
+_STUDY: Final = (
+    "Estimate",
+    "Precision",
+    "PrecisionNotReached",
+    "Statistic",
+    "StudyError",
+    "Sweep",
+    "estimate",
+    "reproduce",
+    "simulate",
+    "sweep",
+)
 _LAZY: Final = {
     "Results": "mat_files.results",
     "Scenario": "mat_files.scenario",
     "load_scenario": "mat_files.scenario",
     "mobility": "mat_files.mobility",
+    **dict.fromkeys(_STUDY, "mat_sim.study"),
 }
 
 __all__ = [
+    "Estimate",
+    "Precision",
+    "PrecisionNotReached",
     "Problem",
     "Results",
     "ResultsError",
     "Scenario",
     "ScenarioError",
+    "Statistic",
+    "StudyError",
+    "Sweep",
     "TraceError",
+    "estimate",
     "load_scenario",
     "mobility",
+    "reproduce",
+    "simulate",
+    "sweep",
 ]
 
 

@@ -27,7 +27,8 @@ OUTCOMES: Final = ("completed", "superseded", "unfinished")
 
 def print_summary(results: Results, console: Console) -> None:
     """Print how many handovers there were, how long their parts took, and what was sent."""
-    for table in (_counts(results), _durations(results), _messages(results), _load(results)):
+    tables = (_counts, _durations, _messages, _data, _load)
+    for table in (made(results) for made in tables):
         if table.row_count:
             console.print(table)
 
@@ -101,6 +102,27 @@ def _messages(results: Results) -> Table:
     for row in totals.to_numpy().tolist():
         table.add_row(*map(str, row))
     return table
+
+
+def _data(results: Results) -> Table:
+    heads = ("from", "to", "sent", "delivered", "delay, ms", "path stretch", "header bytes")
+    table = _table("Data, mean of a packet", *heads, text=2)
+    for roles, frame in results.flows.groupby(["from_role", "to_role"], sort=False):
+        counts = [str(int(frame[column].sum())) for column in ("sent", "delivered")]
+        delay = _weighted(frame, "delay_mean", 1000, ".1f")
+        means = [_weighted(frame, column, 1, ".2f") for column in ("stretch_mean", "header_mean")]
+        table.add_row(*map(str, roles), *counts, delay, *means)
+    return table
+
+
+def _weighted(frame: Any, column: str, factor: float, form: str) -> str:
+    """The mean of a column over all packets that were delivered, in several runs."""
+    known = frame[frame[column].notna()]
+    delivered = known["delivered"].to_numpy(np.float64)
+    if not delivered.any():
+        return "–"
+    mean = float((known[column].to_numpy(np.float64) * delivered).sum() / delivered.sum())
+    return format(mean * factor, form)
 
 
 def _load(results: Results) -> Table:

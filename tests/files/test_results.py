@@ -60,7 +60,9 @@ def sample(node: str = "m1") -> Results:
         "queue_max": 0,
         "mappings": 4,
     }
-    return Results.build(PROVENANCE, [full, handover(node=node, ordinal=2)], [message], [load])
+    flow = {"run": 0, "from_role": "MN", "to_role": "CN", "sent": 3, "delivered": 2, "lost": 1}
+    handovers = [full, handover(node=node, ordinal=2)]
+    return Results.build(PROVENANCE, handovers, [message], [load], [flow])
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -71,7 +73,22 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read.handovers, written.handovers)
     pd.testing.assert_frame_equal(read.messages, written.messages)
     pd.testing.assert_frame_equal(read.ims, written.ims)
+    pd.testing.assert_frame_equal(read.flows, written.flows)
     assert read.provenance == PROVENANCE
+
+
+def test_results_of_before_there_was_a_table_of_flows_are_read(tmp_path: Path) -> None:
+    sample().write(tmp_path)
+    (tmp_path / "flows.parquet").unlink()
+    read = Results.read(tmp_path)
+    assert (len(read.handovers), len(read.flows)) == (2, 0)
+    assert read.flows.columns.tolist() == sample().flows.columns.tolist()
+
+
+def test_the_rows_of_several_results_are_joined_in_order() -> None:
+    joined = Results.joined([sample("m1"), sample("m2")], PROVENANCE)
+    assert joined.handovers["node"].tolist() == ["m1", "m1", "m1", "m2"]
+    assert joined.flows["sent"].tolist() == [3, 3]
 
 
 def test_what_did_not_occur_is_empty(tmp_path: Path) -> None:

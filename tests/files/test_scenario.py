@@ -227,7 +227,7 @@ WRONG = {
     "duration = 1\ndescription = 4": "FILE:6: scenario.description: is 4; must be text in quotes",
     "duraton = 10": (
         "FILE:5: scenario.duraton: unknown key; did you mean duration? possible here: name,"
-        " description, duration, seed"
+        " description, duration, system, seed, interval"
     ),
 }
 
@@ -245,7 +245,15 @@ TABLES = {
     "[dns]\ndelay = {unform = [1, 2]}": "dns.delay: is {unform = [1, 2]}; must be a number of",
     "[dns]\ndelay = {exponential = 0}": "dns.delay: exponential has mean 0; the mean must be",
     "[dns]\ndelay = {normal = [1, 0]}": "dns.delay: normal has standard deviation 0; write the",
-    "[traffic]\npairs = 'all'": "traffic.pairs: is \"all\"; must be 'correspondent', 'mobile' or",
+    "[traffic]\npairs = 'all'": "traffic.pairs: is \"all\"; must be 'correspondent', 'mobile',",
+    "[traffic]\npeers = 2": "traffic.peers: is 2; must be 1 or less, as correspondents",
+    "[traffic]\npairs = 'mobile'\npeers = 2": "traffic.peers: is 2; must be 1 or less, as",
+    "[traffic]\npairs = 'random'\npeers = 9\namong = 'mobile'": "traffic.peers: is 9; must be 4 or",
+    "[traffic]\npairs = 'random'\namong = 'correspondents'\n[correspondents]\ncount = 0": (
+        'traffic.among: is "correspondents", and there is nobody, as correspondents.count is 0; set'
+    ),
+    "[traffic]\nkind = 'onoff'\non = 0": "traffic.on: is 0; must be greater than 0, or there is",
+    "[traffic]\npopularity = 3": "traffic.popularity: is 3; must be 2 or less",
     "[movement]\ngaps = 1": "movement.gaps: is 1; must be 'error' or 'absent'",
     "[movement]\ntrace = 'none.xml'": 'movement.trace: is "none.xml"; there is no such file',
     "[protocol]\nx = 'y'": 'protocol.x: is "y"; must be a number',

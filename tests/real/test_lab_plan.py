@@ -94,6 +94,7 @@ def test_mobile_addresses_that_a_scenario_prescribes_are_reserved(tmp_path: Path
     [
         ("lease = 100", "network B: lease is 100 s; the DHCP server gives none below 120 s"),
         ('[[ims]]\nname = "I"\nreplicas = 2', "IMS I has 2 replicas"),
+        ('[[ims]]\nname = "I"\ncount = 4', "IMS I is 4 servers that share nodes"),
         ('pool = "192.0.2.0/24"', "192.0.2.0/24 .* overlap"),
         ("[correspondents]\ncount = 300", "300 nodes|301 nodes"),
         ('pool = "10.65.0.0/28"', "network B: 10.65.0.0/28 is too small"),

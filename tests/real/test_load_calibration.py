@@ -14,7 +14,7 @@ from mat.address import parse_address
 from mat.codec import decode, encode
 from mat.messages import MaAnswer, MaQuery
 from mat_files.distributions import Empirical, parse
-from mat_files.scenario import load_scenario
+from mat_files.scenario import Services, load_scenario
 from mat_real.load import echo
 from mat_real.load.calibration import KINDS, LAST, POINTS, Calibration, Stage, calibrate
 from mat_real.load.forms import Kind
@@ -88,6 +88,11 @@ def test_the_lines_for_a_scenario_are_ones_that_the_simulator_runs(
     (tmp_path / "calibrated.toml").write_text(text)
     scenario = load_scenario(tmp_path / "calibrated.toml")
     assert scenario.ims[0].service == parse(found["service"])
+    assert scenario.ims[0].services == Services(
+        update=slow.service(Kind.UPDATE),
+        notify=slow.service(Kind.NOTIFY),
+        query=slow.service(Kind.QUERY),
+    )
     busy = simulate(scenario).results.ims
     received = int(busy["received"].sum())
     assert received > 0

@@ -627,7 +627,12 @@ def test_two_workers_serve_two_at_once(tmp_path: Path) -> None:
 
 
 def test_nobody_is_busy_after_the_end(tmp_path: Path) -> None:
-    options = ("ims.0.service=3", "scenario.duration=12", "protocol.initial_timeout=30")
+    options = (
+        "ims.0.service=3",
+        "scenario.duration=12",
+        "scenario.interval=10",
+        "protocol.initial_timeout=30",
+    )
     finished = run(tmp_path, "11 m1 attach A", *options)
     last = [load for load in records(finished.results.ims) if load["ims"] == "IMS_MN"][-1]
     assert (last["start"], last["interval"]) == (10, 2)
@@ -676,7 +681,7 @@ def test_equal_seeds_give_equal_bytes(tmp_path: Path) -> None:
     loaded = scenario(tmp_path, CROWD, *RANDOM)
     first = parquet(simulate(loaded).results, tmp_path / "1")
     second = parquet(simulate(loaded, lambda _now, _end: None).results, tmp_path / "2")
-    assert len(first) == 6
+    assert len(first) == 8
     assert first == second
     other = simulate(scenario(tmp_path, CROWD, *RANDOM, "scenario.seed=2"))
     assert not other.results.handovers.equals(simulate(loaded).results.handovers)
@@ -701,7 +706,7 @@ def test_the_order_of_hashes_does_not_matter(tmp_path: Path) -> None:
         command = [sys.executable, "-c", program, seed]
         subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / s).iterdir()} for s in ("1", "2"))
-    assert len(one) == 6
+    assert len(one) == 8
     assert one == two
 
 

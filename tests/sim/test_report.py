@@ -143,6 +143,21 @@ def test_summary_shows_messages_and_servers() -> None:
     assert ["IMS_CN", "1", "1", "0", "0", "50.00%", "–"] in rows
 
 
+def test_summary_weighs_the_means_of_runs_by_the_packets_delivered() -> None:
+    roles = {"from_role": "CN", "to_role": "MN"}
+    rows: list[dict[str, object]] = [
+        {"run": 0, **roles, "sent": 10, "delivered": 9, "lost": 1, "delay_mean": 0.010},
+        {"run": 1, **roles, "sent": 90, "delivered": 81, "lost": 9, "delay_mean": 0.020},
+        {"run": 2, **roles, "sent": 5, "delivered": 0, "lost": 5},
+    ]
+    for row in rows[:2]:
+        row |= {"stretch_mean": 1 + 2 * int(row["run"] == 1), "header_mean": 20.0}
+    shown = cells(summary(Results.build(PROVENANCE, [], [], [], rows)))
+    assert shown == [["CN", "MN", "105", "90", "19.0", "2.80", "20.00"]]
+    (nothing,) = cells(summary(Results.build(PROVENANCE, [], [], [], rows[2:])))
+    assert nothing == ["CN", "MN", "5", "0", "–", "–", "–"]
+
+
 def test_summary_of_nothing_is_empty() -> None:
     assert summary(Results.build(PROVENANCE, [], [], [])) == ""
 

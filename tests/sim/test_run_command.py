@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -277,7 +278,7 @@ def test_every_override_that_the_help_shows_is_one_of_its_scenario() -> None:
     shown = re.findall(r"mat sim run (\w+) --set (\S+)", text)
     assert len(shown) >= 2
     for name, override in shown:
-        load_scenario(find_scenario(name), [override])
+        load_scenario(find_scenario(name), shlex.split(override))
 
 
 def test_full_disk_behind_the_output_is_one_line(tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ from typing import Final, TypeAlias
 from mat.parameters import Parameters
 from mat_files._toml import KeyPath, dotted
 from mat_files.errors import Problem, ScenarioError, shown
-from mat_files.scenario._model import Crowd, Ims, IpNetwork, RandomWaypoint, Scenario, Train
+from mat_files.scenario._model import (
+    SYSTEM_FAMILIES,
+    Crowd,
+    Ims,
+    IpNetwork,
+    RandomWaypoint,
+    Scenario,
+    Train,
+)
 
 Finding: TypeAlias = tuple[KeyPath, str]
 """Path of the field and what is wrong with it; what would be right."""
@@ -21,6 +29,7 @@ _GREATEST: Final = 100_000
 _LOOKS: Final = 10_000_000
 _WALKS: Final = 1_000_000
 """Of one node, in one run: what fits in memory easily."""
+_ROWS: Final = 1_000_000
 _UNUSABLE: Final = 3
 """Addresses of a prefix that no node gets: the first, the last and the network's own."""
 
@@ -33,9 +42,14 @@ def findings(scenario: Scenario) -> list[Finding]:
         _families,
         _movement,
         _correspondents,
+        _traffic,
         _service,
+        _shared_service,
+        _background,
+        _intervals,
         _capacity,
         _protocol,
+        _system,
     )
     return list(itertools.chain.from_iterable(check(scenario) for check in checks))
 
@@ -54,6 +68,10 @@ def check_population(scenario: Scenario, nodes: int) -> None:
 def _duplicates(scenario: Scenario) -> Iterator[Finding]:
     yield from _repeated("network", [network.name for network in scenario.network])
     yield from _repeated("ims", [ims.name for ims in scenario.ims])
+    named = [ims.name for ims in scenario.every_ims]
+    if len({ims.name for ims in scenario.ims}) == len(scenario.ims):
+        for name in sorted({name for name in named if named.count(name) > 1}):
+            yield ("ims",), f"make a second {shown(name)}, by name and count; set another name"
     listed = {network.name for network in scenario.network}
     grid = {network.name for network in scenario.networks[len(scenario.network) :]}
     if clash := sorted(listed & grid):
@@ -203,6 +221,38 @@ def _correspondents(scenario: Scenario) -> Iterator[Finding]:
         yield ("traffic", "pairs"), what
 
 
+def _traffic(scenario: Scenario) -> Iterator[Finding]:
+    traffic, place = scenario.traffic, ("traffic",)
+    most, why = _candidates(scenario)
+    if traffic.pairs == "random" and most == 0:
+        what = f"is {shown(traffic.among)}, and there is nobody, as {why}"
+        yield (*place, "among"), f"{what}; set a count, or draw from others"
+    elif most is not None and traffic.peers > most > 0:
+        yield (*place, "peers"), f"is {traffic.peers}; must be {most} or less, as {why}"
+    if traffic.kind == "onoff" and not traffic.on.mean:
+        yield (*place, "on"), "is 0; must be greater than 0, or there is nothing to send"
+    if traffic.events == "changes" and scenario.scenario.system != "mat":
+        what = f'is "changes", but scenario.system is {shown(scenario.scenario.system)}'
+        yield (*place, "events"), f'{what}; set "packets", as only MAT is told apart so finely'
+
+
+def _candidates(scenario: Scenario) -> tuple[int | None, str]:
+    """How many peers a mobile node can have, if that is limited and known, and why."""
+    traffic, fixed, count = scenario.traffic, scenario.correspondents.count, scenario.nodes.count
+    if traffic.pairs == "none":
+        return None, ""
+    if traffic.pairs == "mobile":
+        return 1, 'pairs is "mobile"'
+    of_fixed = f"correspondents.count is {fixed}"
+    if traffic.pairs == "correspondent" or traffic.among == "correspondents":
+        return fixed, of_fixed
+    if count == "trace":
+        return None, ""
+    if traffic.among == "mobile":
+        return count - 1, f"nodes.count is {count}"
+    return count - 1 + fixed, f"nodes.count is {count} and {of_fixed}"
+
+
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:12]) + (" …" if len(names) > 12 else "") or "none"
 
@@ -221,6 +271,33 @@ def _service(scenario: Scenario) -> Iterator[Finding]:
     for party, home in homes:
         if not _covered(home, [prefix for _, prefix in served]):
             yield ("ims",), f"none serves the {party} ({home}) entirely; add it to one's serves"
+
+
+def _shared_service(scenario: Scenario) -> Iterator[Finding]:
+    """IMS that share nodes share all of those that are mobile, or all correspondents."""
+    homes = (scenario.mobile_prefix, scenario.correspondent_prefix)
+    for index, ims in enumerate(scenario.ims):
+        if ims.count > 1 and not set(scenario.served(ims)) <= set(homes):
+            what = f"is {ims.count}, but serves names prefixes, among which nodes are not spread"
+            yield ("ims", index, "count"), f'{what}; serve "mobile", "correspondents" or "all"'
+
+
+def _background(scenario: Scenario) -> Iterator[Finding]:
+    load = scenario.background
+    if load.nodes and not load.rate:
+        yield ("background",), "has nodes that request nothing; give update, query or notify"
+    if load.nodes == 1 and load.notify:
+        yield ("background", "nodes"), "is 1, who has no peer to notify; must be 2 or more"
+    if load.nodes and scenario.scenario.system != "mat":
+        what = f"is {load.nodes}, whose requests are for an IMS; must be 0"
+        yield ("background", "nodes"), f'{what}, or set scenario.system = "mat"'
+
+
+def _intervals(scenario: Scenario) -> Iterator[Finding]:
+    interval, end = scenario.scenario.interval, scenario.scenario.duration
+    if interval and end and end / interval > _ROWS:
+        what = f"makes {end / interval:.0f} rows for each IMS; at most {_ROWS} are possible"
+        yield ("scenario", "interval"), f"{what}, so set a longer interval"
 
 
 def _own(scenario: Scenario, ims: Ims) -> Iterable[IpNetwork]:
@@ -248,17 +325,44 @@ def _capacity(scenario: Scenario) -> Iterator[Finding]:
     if count != "trace":
         yield from _room(scenario, count)
     fixed = scenario.correspondents.count
-    if scenario.correspondent_prefix.num_addresses - _UNUSABLE < fixed:
+    if _most(scenario, scenario.correspondent_prefix) < fixed:
         what = f"is {scenario.correspondent_prefix}, too small for {fixed} correspondents"
         yield ("correspondents", "home_prefix"), what + "; give a shorter prefix"
 
 
+def _most(scenario: Scenario, home: IpNetwork) -> int:
+    """Nodes that a home prefix has addresses for."""
+    shares = scenario.shares(home)
+    return sum(max(0, share.num_addresses - _UNUSABLE) for share in shares)
+
+
 def _room(scenario: Scenario, nodes: int) -> Iterator[Finding]:
     """Home prefix and each pool hold all nodes: they may all come to one network."""
-    sizes = {path: prefix for path, prefix in _prefixes(scenario) if path[0] != "correspondents"}
-    for path, prefix in sizes.items():
+    home, every = scenario.mobile_prefix, nodes + scenario.background.nodes
+    if _most(scenario, home) < every:
+        what = f"is {home}, too small for {every} nodes; give a shorter prefix"
+        yield ("nodes", "home_prefix"), what
+    pools = {path: prefix for path, prefix in _prefixes(scenario) if path[-1] == "pool"}
+    for path, prefix in pools.items():
         if prefix.num_addresses - _UNUSABLE < nodes:
             yield path, f"is {prefix}, too small for {nodes} nodes; give a shorter prefix"
+
+
+def _system(scenario: Scenario) -> Iterator[Finding]:
+    """What the systems that MAT is compared with cannot do."""
+    system, family = scenario.scenario.system, scenario.nodes.family
+    if SYSTEM_FAMILIES.get(system, family) != family:
+        what = f"is {shown(system)}, which is for IPv{SYSTEM_FAMILIES[system]}"
+        yield ("scenario", "system"), f"{what}; nodes.family is {family}"
+    if system == "mat":
+        return
+    if scenario.traffic.established:
+        what = "is true; must be false, as scenario.system is"
+        yield ("traffic", "established"), f"{what} {shown(system)}"
+    for index, ims in enumerate(scenario.ims):
+        if ims.replicas > 1:
+            what = f"is {ims.replicas}; must be 1, as scenario.system is {shown(system)}"
+            yield ("ims", index, "replicas"), f"{what}, whose servers have none"
 
 
 def _protocol(scenario: Scenario) -> Iterator[Finding]:

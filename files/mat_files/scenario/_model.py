@@ -7,7 +7,7 @@ here and in the document, SI throughout: seconds, metres, bytes, packets per sec
 import ipaddress
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias, cast, final
 from pydantic import Field, PlainValidator, PrivateAttr
 
 from mat_files._explain import Unit
-from mat_files.distributions import Constant, Distribution
+from mat_files.distributions import Constant, Distribution, Exponential
 from mat_files.distributions import parse as parse_distribution
 from mat_files.document import Table
 from mat_files.errors import Problem, ScenarioError, shown
@@ -75,9 +75,33 @@ Seconds = Annotated[float, Field(gt=0), Unit("s")]
 Time = Annotated[Distribution, PlainValidator(parse_distribution), Unit("s")]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(ge=0), Unit("packets/s")]
+Frequency = Annotated[float, Field(ge=0), Unit("1/s")]
 Prefix = Annotated[IpNetwork, PlainValidator(_prefix)]
 Moment = Annotated[float, Field(ge=0, le=1e9), Unit("s")]
 Point = Annotated[tuple[float, float], Field(strict=False)]
+MOST_IMS: Final = 64
+"""Servers that share the nodes."""
+MobilitySystem: TypeAlias = Literal[
+    "mat",
+    "mobile-ipv4",
+    "mobile-ipv4-reverse-tunnel",
+    "mobile-ipv6",
+    "mobile-ipv6-tunnel",
+    "lin6",
+    "lin6-associated",
+    "mobile-ppc",
+    "none",
+]
+SYSTEM_FAMILIES: Final[dict[MobilitySystem, Literal[4, 6]]] = {
+    "mobile-ipv4": 4,
+    "mobile-ipv4-reverse-tunnel": 4,
+    "mobile-ipv6": 6,
+    "mobile-ipv6-tunnel": 6,
+    "lin6": 6,
+    "lin6-associated": 6,
+    "mobile-ppc": 4,
+}
+"""IP version of the systems that are made for one."""
 GENERATED: Final = ("random_waypoint", "train", "crowd")
 """Movement by a model instead of a file."""
 
@@ -91,8 +115,12 @@ class About(Table):
     """A sentence or two for the reader."""
     duration: Seconds | None = None
     """Simulated time. Default: to the end of the movement; needed where nothing moves."""
+    system: MobilitySystem = "mat"
+    """What hosts and servers follow: MAT, or one of the other systems of docs/baselines.md."""
     seed: Annotated[int, Field(ge=0)] = 1
     """Seed of everything random. Equal seed, equal results."""
+    interval: Annotated[float, Field(ge=0.001), Unit("s")] | None = None
+    """Length of a row of the table `ims`. Default: 10 s, or so that there are 50 rows at least."""
 
 
 class RandomWaypoint(Table):
@@ -292,11 +320,28 @@ class Correspondents(Table):
     """Home addresses. Default: 10.32.0.0/11 or 2001:db8:1::/48."""
 
 
+class Services(Table):
+    """Times of an IMS's worker by type of message, in place of `service`."""
+
+    update: Time | None = None
+    """IMS Update: authentication and reply; `store` comes besides."""
+    query: Time | None = None
+    """MA Query."""
+    notify: Time | None = None
+    """HA Notify."""
+    ha_query: Time | None = None
+    """HA Query."""
+    answer: Time | None = None
+    """MA Answer of another IMS, and the HA Notify Ack that it makes possible."""
+
+
 class Ims(Table):
     """One IP address mapping server, as a queueing station around the real machine."""
 
     name: Name
     """Unique; results and ladder diagrams refer to it."""
+    count: Annotated[int, Field(ge=1, le=MOST_IMS)] = 1
+    """IMS with these properties, named with a number from 1, that share the nodes equally."""
     serves: Annotated[tuple[Party | IpNetwork, ...], PlainValidator(_serves)] = ("all",)
     """Home addresses it is responsible for: "mobile", "correspondents", "all", or prefixes."""
     delay: Time = Constant(0.005)
@@ -305,12 +350,18 @@ class Ims(Table):
     """Probability that a packet is lost between server and core, each way."""
     service: Time = Constant(0.00005)
     """Time a worker spends on one message."""
+    services: Services | None = None
+    """The same by type of message."""
+    forward: Time = Constant(0.000001)
+    """Time a worker spends on a packet that it sends on, where it is a home agent."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Messages worked on at once."""
     queue: Annotated[int, Field(ge=0), Unit("messages")] = 1000
     """Messages that may wait; the next one is dropped."""
     store: Time = Constant(0.0)
     """Time until an update is durable, spent without holding a worker."""
+    group_commit: bool = False
+    """One commit at a time, of `store`: updates that come during one are the next, together."""
     replicas: Annotated[int, Field(ge=1)] = 1
     """Servers with these properties, each with its own address and the same mappings."""
 
@@ -324,15 +375,53 @@ class Dns(Table):
     """Time to answer a look-up that is not in the asker's cache."""
     ttl: Annotated[float, Field(ge=0), Unit("s")] = 3600.0
     """How long an answer may be kept."""
+    resolver: Time | None = None
+    """One-way delay to a caching resolver at the asker's own site. Default: there is none."""
+
+
+class Load(Table):
+    """Nodes that are not simulated one by one, but whose requests load the IMS.
+
+    Each makes requests at random times, independent of the others: together Poisson processes.
+    """
+
+    nodes: Annotated[int, Field(ge=0)] = 0
+    """How many: registered mobile nodes with home addresses like the others."""
+    update: Frequency = 0.0
+    """IMS Updates of one node, to every replica of its IMS."""
+    query: Frequency = 0.0
+    """MA Queries for one node, to its IMS."""
+    notify: Frequency = 0.0
+    """HA Notify of one node for a peer among them, to the peer's IMS."""
+    delay: Time = Constant(0.005)
+    """One-way delay between these nodes and the core."""
+
+    @property
+    def rate(self) -> float:
+        """All requests, 1/s."""
+        return self.nodes * (self.update + self.query + self.notify)
 
 
 class Traffic(Table):
-    """Data packets, at a constant rate, between pairs of nodes."""
+    """Data packets between pairs of nodes."""
 
-    pairs: Literal["correspondent", "mobile", "none"] = "correspondent"
-    """Mobile node i with correspondent i modulo their number; mobile nodes 1–2, 3–4 …; nobody."""
+    pairs: Literal["correspondent", "mobile", "random", "none"] = "correspondent"
+    """Mobile node i with correspondent i modulo their number; mobile nodes 1–2, 3–4 …; whom each
+    mobile node draws; nobody."""
+    peers: Annotated[int, Field(ge=1)] = 1
+    """Peers per mobile node: the correspondents from number i on, or so many drawn."""
+    among: Literal["correspondents", "mobile", "both"] = "both"
+    """Where peers are drawn, from whom: all correspondents, all other mobile nodes, or both."""
+    popularity: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """There, Zipf's exponent: the n-th (correspondents first) is drawn in proportion to n^−it."""
+    kind: Literal["cbr", "poisson", "onoff"] = "cbr"
+    """Packets at equal distances; at random; or at equal distances for a time, then none, …"""
+    on: Time = Exponential(1.004)
+    """Of "onoff", how long there are packets. The defaults are those of speech (ITU-T P.59)."""
+    off: Time = Exponential(1.587)
+    """Of "onoff", how long there are none."""
     up: Rate = 20.0
-    """From the mobile node (the first of a mobile pair) to its peer."""
+    """From the mobile node (the first of a mobile pair) to its peer, while there are packets."""
     down: Rate = 20.0
     """From the peer to the mobile node."""
     size: Annotated[int, Field(ge=28, le=65535), Unit("bytes")] = 200
@@ -341,6 +430,8 @@ class Traffic(Table):
     """Begin, counted from the mobile node's first attachment."""
     established: bool = False
     """Pairs attached at time 0 know each other: registered, mappings exchanged, DNS cached."""
+    events: Literal["packets", "changes"] = "packets"
+    """Every packet is an event; or only those are whose fate a change leaves uncertain (below)."""
 
 
 @final
@@ -366,6 +457,7 @@ class Scenario(Table):
     correspondents: Correspondents = Correspondents()
     ims: Annotated[tuple[Ims, ...], Field(strict=False)] = (Ims(name="IMS"),)
     dns: Dns = Dns()
+    background: Load = Load()
     traffic: Traffic = Traffic()
     protocol: dict[str, float] = Field(default_factory=dict)
     """Protocol parameters by name (docs/protocol.md), in place of their defaults."""
@@ -443,6 +535,36 @@ class Scenario(Table):
         """Home prefix of the correspondents."""
         return self.correspondents.home_prefix or _DEFAULT_CORRESPONDENT[self.nodes.family]
 
+    @property
+    def every_ims(self) -> tuple[Ims, ...]:
+        """The IMS one by one: one with a `count` is as many, each with its share of the nodes."""
+        return tuple(itertools.chain.from_iterable(map(self._one_by_one, self.ims)))
+
+    def _one_by_one(self, ims: Ims) -> Sequence[Ims]:
+        if ims.count == 1:
+            return (ims,)
+        parts = [list(_in_turn(prefix, ims.count)) for prefix in self.served(ims)]
+        return [
+            ims.model_copy(
+                update={
+                    "name": f"{ims.name}{number + 1}",
+                    "count": 1,
+                    "serves": tuple(prefix for part in parts for prefix in part[number]),
+                }
+            )
+            for number in range(ims.count)
+        ]
+
+    def shares(self, home: IpNetwork) -> tuple[IpNetwork, ...]:
+        """The parts of a home prefix that nodes have addresses in, equally many in each."""
+        counts = [ims.count for ims in self.ims if home in self.served(ims)]
+        return tuple(_split(home, counts[0])) if counts else (home,)
+
+    def interval(self, end: float) -> float:
+        """The length of a row of the table `ims` in a run that ends then, s."""
+        fitting = [length for length in _INTERVALS if length * _FEWEST_ROWS <= end]
+        return self.scenario.interval or max(fitting, default=_INTERVALS[0])
+
     def served(self, ims: Ims) -> tuple[IpNetwork, ...]:
         """The prefixes of home addresses that `ims` is responsible for."""
         mobile, fixed = self.mobile_prefix, self.correspondent_prefix
@@ -482,6 +604,17 @@ _DEFAULT_SPACE: Final[dict[int, IpNetwork]] = {
     4: ipaddress.ip_network("10.128.0.0/9"),
     6: ipaddress.ip_network("2001:db8:8000::/33"),
 }
+
+
+_INTERVALS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_FEWEST_ROWS: Final = 50
+
+
+def _in_turn(space: IpNetwork, count: int) -> Iterator[Sequence[IpNetwork]]:
+    """What each of `count` servers gets of `space`: all of it, in parts that are dealt in turn."""
+    bits = min((count - 1).bit_length(), space.max_prefixlen - space.prefixlen)
+    parts: Sequence[IpNetwork] = list(space.subnets(prefixlen_diff=bits))
+    return (parts[number::count] for number in range(count))
 
 
 def _split(space: IpNetwork, parts: int) -> Sequence[IpNetwork]:

@@ -15,6 +15,7 @@ from mat_real.lab.plan import Plan, Quality
 from mat_real.lab.play import Played
 from mat_real.lab.programs import Program
 from mat_real.lab.recording import Recording, Transmission
+from mat_real.lab.run import Outcome, Outlook, ScenarioRun
 from mat_real.lab.simple import simple_plan
 from mat_real.lab.state import Leftover, leftovers, remove_leftovers
 from mat_real.lab.streams import Flow, Stream
@@ -27,11 +28,14 @@ __all__ = [
     "Leftover",
     "Measured",
     "Move",
+    "Outcome",
+    "Outlook",
     "Plan",
     "Played",
     "Program",
     "Quality",
     "Recording",
+    "ScenarioRun",
     "Stream",
     "Transmission",
     "WireReport",

@@ -73,10 +73,15 @@ class _FromScenario:
     def _check(self) -> None:
         if unknown := sorted(set(self.rates) - {one.name for one in self.scenario.networks}):
             raise LabError(f"a rate is given for {', '.join(unknown)}, which is no access network")
+        if unplayed := list(_unplayed(self.scenario)):
+            raise LabError("\n".join(f"the lab cannot play {what}" for what in unplayed))
         for ims in self.scenario.ims:
             if ims.replicas > 1:
                 what = f"IMS {ims.name} has {ims.replicas} replicas; the lab runs one server an IMS"
                 raise LabError(f"{what}: set replicas = 1")
+            if ims.count > 1:
+                what = f"IMS {ims.name} is {ims.count} servers that share nodes; the lab runs one"
+                raise LabError(f"{what} for each [[ims]]: set count = 1")
 
     def _networks(self) -> Iterator[AccessNetwork]:
         for number, network in enumerate(self.scenario.networks):
@@ -88,6 +93,23 @@ class _FromScenario:
             zones = tuple(itertools.chain.from_iterable(_zones(ims, mobile, fixed)))
             quality = Quality(ims.delay, ims.loss)
             yield Server(ims.name, server_address(number), zones, quality, ims.workers)
+
+
+def _unplayed(scenario: Scenario) -> Iterator[str]:
+    """What a scenario has that the lab does not, and how to do without."""
+    about, traffic = scenario.scenario, scenario.traffic
+    if about.system != "mat":
+        yield f'scenario.system = "{about.system}": its programs are MAT\'s; set it to "mat"'
+    if traffic.pairs == "random":
+        yield 'traffic.pairs = "random": set it to "correspondent", "mobile" or "none"'
+    if traffic.peers > 1:
+        yield f"traffic.peers = {traffic.peers}: set it to 1"
+    if traffic.kind != "cbr":
+        yield f'traffic.kind = "{traffic.kind}", only packets at equal distances: set it to "cbr"'
+    if scenario.background.nodes:
+        yield "a background load: set background.nodes = 0"
+    if scenario.dns.resolver is not None:
+        yield "resolvers at the sites: leave dns.resolver out"
 
 
 def _zone(prefix: IpNetwork, number: int) -> Zone:

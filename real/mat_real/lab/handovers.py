@@ -10,7 +10,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, final
@@ -23,17 +23,22 @@ from mat_real.lab.moves import Move
 from mat_real.lab.parts import NodeRecord, Times, Way, ways_of
 from mat_real.lab.plan import IpAddress, Plan
 from mat_real.lab.play import Played
+from mat_real.lab.shares import Share
 from mat_real.lab.streams import Direction, Stream
 from mat_real.lab.tables import Sent
 
 MOVES: Final = "moves.csv"
+SHARES: Final = "shares.csv"
 _DIRECTIONS: Final[tuple[Direction, ...]] = ("up", "down")
 
 
 @final
 @dataclass(slots=True)
 class _Handover:
-    """One handover: its begin, the move that brought the new network, and what ended it."""
+    """One handover: its begin, the move that brought the new network, and what ended it.
+
+    `late` is by how much it began later than it was to, s.
+    """
 
     old: str
     new: str
@@ -43,46 +48,51 @@ class _Handover:
     old_gone: float = math.inf
     limit: float = math.inf
     """When the next handover began or the new link was lost."""
+    late: float = 0.0
 
 
 def write_results(
     directory: Path, scenario: Scenario, plan: Plan, played: Played, streams: Sequence[Stream]
 ) -> list[Path]:
-    """Write the tables of a run, and `moves.csv`: what was done to the links, and how late.
+    """Write the tables of a run, `moves.csv` and `shares.csv`.
 
+    These are what was done to the links, and how late, and what the lab itself added to handovers.
     While the lab is there. Returns the files. Raises `ResultsError`, and `LabError` if packets were
     missed when they were recorded.
     """
     sent = _sent(scenario, plan, played)
-    tables = _rows(scenario, sent, streams), sent.message_rows(), sent.ims_rows()
+    handovers = list(_shared_rows(scenario, sent, streams))
+    tables = [row for row, _ in handovers], sent.message_rows(), sent.ims_rows()
     written = Results.build(_provenance(scenario), *tables).write(directory)
-    write_files(directory, {MOVES: _moves(played).encode()})
-    return [*written, directory / MOVES]
+    extra = {MOVES: _moves(played).encode(), SHARES: _shares(handovers).encode()}
+    write_files(directory, extra)
+    return [*written, *(directory / name for name in extra)]
 
 
 def handover_rows(
     scenario: Scenario, plan: Plan, played: Played, streams: Sequence[Stream]
 ) -> list[dict[str, object]]:
     """The rows of the table, by node and time; when, and what it raises, as `write_results`."""
-    return _rows(scenario, _sent(scenario, plan, played), streams)
+    return [row for row, _ in _shared_rows(scenario, _sent(scenario, plan, played), streams)]
 
 
 def _sent(scenario: Scenario, plan: Plan, played: Played) -> Sent:
     return Sent.during(plan, played, scenario.nodes.family, time.monotonic())
 
 
-def _rows(scenario: Scenario, sent: Sent, streams: Sequence[Stream]) -> list[dict[str, object]]:
+def _shared_rows(
+    scenario: Scenario, sent: Sent, streams: Sequence[Stream]
+) -> Iterator[tuple[dict[str, object], dict[str, Share]]]:
+    """The rows, each with what the lab itself added to parts."""
     family = scenario.nodes.family
     seen = _Seen(sent.plan, sent.played, family)
-    rows: list[dict[str, object]] = []
     for node in (node.name for node in sent.plan.nodes if node.mobile):
         ways, record = list(ways_of(streams, node)), NodeRecord(sent, node, family)
         peers = sum(node in (stream.node, stream.peer) for stream in streams)
         moves = [move for move in sent.played.moves if move.node == node]
         for ordinal, one in enumerate(_handovers(moves), 1):
-            row = _Row(seen, node, one, ways, record).cells()
-            rows.append({"run": 0, "node": node, "ordinal": ordinal, "peers": peers, **row})
-    return rows
+            cells, shares = _Row(seen, node, one, ways, record).cells()
+            yield {"run": 0, "node": node, "ordinal": ordinal, "peers": peers, **cells}, shares
 
 
 # ---- which handovers there were ------------------------------------------------------------------
@@ -94,7 +104,7 @@ class _Links:
     """The links of a node, the preferred one last; what it had, while it has none."""
 
     up: list[str] = field(default_factory=list[str])
-    lost: tuple[str, float] | None = None
+    lost: Move | None = None
 
 
 def _handovers(moves: Sequence[Move]) -> list[_Handover]:
@@ -127,9 +137,10 @@ def _detached(links: _Links, move: Move) -> _Handover | None:
     if not preferred:
         return None
     if not links.up:
-        links.lost = move.network, move.time
+        links.lost = move
         return None
-    return _Handover(move.network, links.up[-1], move.time, None, old_gone=move.time)
+    new, gone = links.up[-1], move.time
+    return _Handover(move.network, new, gone, None, old_gone=gone, late=move.late)
 
 
 def _attached(links: _Links, move: Move) -> _Handover | None:
@@ -142,10 +153,10 @@ def _attached(links: _Links, move: Move) -> _Handover | None:
     attached = None if move.act == "prefer" else move
     if before is not None and before != move.network:
         return _Handover(before, move.network, chosen, attached)
-    if lost is not None and lost[0] != move.network:
-        old, gone = lost
-        return _Handover(old, move.network, min(chosen, gone), attached, old_gone=gone)
-    return None
+    if lost is None or lost.network == move.network:
+        return None
+    begin, late = min((chosen, 0.0), (lost.time, lost.late))
+    return _Handover(lost.network, move.network, begin, attached, old_gone=lost.time, late=late)
 
 
 # ---- what was seen of them -----------------------------------------------------------------------
@@ -199,7 +210,8 @@ class _Row:
     ways: Sequence[Way]
     record: NodeRecord
 
-    def cells(self) -> dict[str, object]:
+    def cells(self) -> tuple[dict[str, object], dict[str, Share]]:
+        """The row, and what the lab itself added to its parts."""
         one, played = self.handover, self.seen.played
         limit = min(one.limit, played.end)
         there = one.attached.time if one.attached else one.begin
@@ -208,7 +220,7 @@ class _Row:
             address = None
         before = self.seen.address(self.node, one.old, one.begin)
         times = self.record.times(self.ways, *address, limit) if address else Times()
-        return {
+        cells = {
             "from_network": one.old,
             "to_network": one.new,
             "from_moa": str(before[1]) if before and before[0] <= one.begin else None,
@@ -219,6 +231,21 @@ class _Row:
             **self._traffic(limit if times.complete is None else times.complete),
             "outcome": self._outcome(times),
         }
+        return cells, dict(self._shares(times))
+
+    def _shares(self, times: Times) -> Iterator[tuple[str, Share]]:
+        one, move = self.handover, self.handover.attached
+        if move is not None:
+            if one.late:
+                yield "away", Share(-one.late)
+            yield "associate", Share(move.late)
+            if times.configured is not None and move.address is not None:
+                yield "address", Share(times.configured - move.time - move.address)
+        known = {"register": times.register_share, "notify": times.notify_share}
+        yield from ((part, share) for part, share in known.items() if share is not None)
+        if times.whole_share is not None and (times.notified or math.inf) < (times.first or 0.0):
+            before = [share for share in known.values() if share is not None]
+            yield "first_packet", times.whole_share.less(before)
 
     def _outcome(self, times: Times) -> str:
         if times.complete is not None:
@@ -274,7 +301,19 @@ def _moves(played: Played) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["t", "late", "node", "action", "network", "interface"])
     for move in played.moves:
-        late = "" if move.due is None else f"{move.time - move.due:.6f}"
+        late = "" if move.due is None else f"{move.late:.6f}"
         time = f"{move.time - played.begin:.6f}"
         writer.writerow([time, late, move.node, move.act, move.network, move.interface])
+    return text.getvalue()
+
+
+def _shares(handovers: Iterable[tuple[dict[str, object], dict[str, Share]]]) -> str:
+    """What the lab itself added to parts of handovers, as CSV, s."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["node", "ordinal", "kind", "part", "programs", "links"])
+    for row, shares in handovers:
+        for part, share in shares.items():
+            numbers = f"{share.programs:.6f}", f"{share.links:.6f}"
+            writer.writerow([row["node"], row["ordinal"], row["kind"], part, *numbers])
     return text.getvalue()

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from mat_files.attachment import Action
 from mat_files.mobility import Mobility
 from mat_files.scenario import Scenario
 from mat_real.lab import recorder
+from mat_real.lab.addressing import Addressing, indexes
 from mat_real.lab.errors import LabError
 from mat_real.lab.impairment import (
     WireReport,
@@ -52,19 +53,16 @@ from mat_real.lab.layout import (
     Layout,
     Uplink,
     bridge,
-    configured,
-    defaults,
     names,
     port,
     sysctls,
     uplinks,
-    without_default,
 )
 from mat_real.lab.measure import Measured, check
 from mat_real.lab.moves import Move
 from mat_real.lab.plan import IpAddress, Node, Pair, Plan
-from mat_real.lab.play import Played, play
-from mat_real.lab.programs import Program, require, stop_all
+from mat_real.lab.play import Played, first_arrivals, play
+from mat_real.lab.programs import START_TIME, Program, require, stop_all
 from mat_real.lab.recording import FILE, WANTED, Recording
 from mat_real.lab.services import (
     DHCP_READY,
@@ -92,6 +90,8 @@ PROGRAMS: Final = {
 }
 """What a lab starts, and the packages of Debian that bring it."""
 PROGRAMS_OF_NODES: Final = {"nft": "nftables"}
+SHARE_TIME: Final = 2.0
+"""Seconds that programs started together have more for each of them."""
 
 
 @final
@@ -122,8 +122,10 @@ class Lab:
         """Whether the links were measured, and found to be what was asked for."""
         self._wires: dict[str, Program] = {}
         self._needed: list[Program] = []
-        self._configured: dict[str, list[int]] = {}
-        """Interfaces that the lab configured, by node, the preferred one first."""
+        self._addressing: dict[str, Addressing] = {}
+        """Of the nodes that the lab configured."""
+        self.held: list[Stream] = []
+        """Streams that begin when a scenario is played."""
         self.ports = itertools.count()
         """Numbers of streams, by which their ports differ."""
 
@@ -197,7 +199,7 @@ class Lab:
         layout = Layout(self.plan, self._full, {link.name for link in self.wired})
         for name, lines in layout.batches():
             self._batch("ip", name, lines)
-        self._indexes = self._air.do(lambda: _indexes(self._netlink))
+        self._indexes = self._air.do(lambda: indexes(self._netlink))
         self._impair(links)
 
     def _impair(self, links: Sequence[Uplink]) -> None:
@@ -401,12 +403,19 @@ class Lab:
 
         `dhcp` as for `node_config`.
         """
+        return self.start_nodes([name], dhcp=dhcp)[0]
+
+    def start_nodes(self, names: Iterable[str], *, dhcp: bool = True) -> list[Program]:
+        """Start the MAT daemons of several nodes together, as `start_node` does one."""
         require(PROGRAMS_OF_NODES)
-        command = [*MAT, "node", "run", f"--config={self.node_config(name, dhcp=dhcp)}"]
-        program = self.start(name, command, "node.log")
-        program.wait_for(NODE_READY)
-        self._needed.append(program)
-        return program
+        started: list[Program] = []
+        for name in names:
+            command = [*MAT, "node", "run", f"--config={self.node_config(name, dhcp=dhcp)}"]
+            started.append(self.start(name, command, "node.log"))
+        for program in started:
+            program.wait_for(NODE_READY, START_TIME + SHARE_TIME * len(started))
+        self._needed += started
+        return started
 
     def _issue_keys(self) -> None:
         """A key for each home address, in the file of its IMS and in that of its node; once."""
@@ -445,37 +454,28 @@ class Lab:
         if (name := self.attached.get((node, interface))) is None:
             raise LabError(f"{node}'s interface {interface} is attached to nothing")
         moa = self.plan.moa(node, name, interface)
-        order = self._configured.setdefault(node, [])
-        order[:] = [interface, *(other for other in order if other != interface)]
-        lines = configured(f"eth{interface}", self.plan.network(name), moa)
-        self._batch("ip", node, list(lines))
-        self._set_defaults(node)
+        self._addressing_of(node).configure(interface, self.plan.network(name), moa)
         return moa
 
     def prefer(self, node: str, network: str) -> Move:
         """Give a node that the lab configured its default route on a network it is attached to."""
-        order = self._configured.get(node, [])
-        found = [i for i in order if self.attached[node, i] == network]
+        held = [i for (name, i), where in self.attached.items() if (name, where) == (node, network)]
+        found = [i for i in held if node in self._addressing and i in self._addressing[node]]
         if not found:
             raise LabError(f"the lab has not configured {node} on {network}")
-        order[:] = [*found, *(other for other in order if other not in found)]
-        self._set_defaults(node)
+        self._addressing[node].prefer(found[0], self.plan.network(network))
         self.moves.append(Move(time.monotonic(), node, "prefer", network, found[0]))
         return self.moves[-1]
 
-    def _set_defaults(self, node: str) -> None:
-        order = self._configured[node]
-        there = [(f"eth{i}", self.plan.network(self.attached[node, i])) for i in order]
-        old = [without_default(interface) for interface, _ in there]
-        self._batch("ip -6", node, old)
-        self._batch("ip", node, [*old, *defaults(there)])
+    def _addressing_of(self, node: str) -> Addressing:
+        if node not in self._addressing:
+            self._addressing[node] = made = Addressing(self.ref(node))
+            self._cleanup.callback(made.close)
+        return self._addressing[node]
 
     def _unconfigure(self, node: str, interface: int) -> None:
-        if interface in (order := self._configured.get(node, [])):
-            order.remove(interface)
-            name = f"eth{interface}"
-            self._batch("ip -6", node, [without_default(name)])
-            self._batch("ip", node, [without_default(name), f"addr flush dev {name} scope global"])
+        if node in self._addressing and interface in self._addressing[node]:
+            self._addressing[node].clear(interface)
 
     async def play(
         self,
@@ -516,9 +516,19 @@ class Lab:
         options = StreamOptions(up, down, size, family, home, to)
         return Stream(self, node, peer, options)
 
-    def start_traffic(self, scenario: Scenario, *, home: bool = True) -> list[Stream]:
-        """Start the traffic of a scenario, as streams of probes. They begin at once."""
-        return list(traffic(self, scenario, home=home))
+    def start_traffic(
+        self, scenario: Scenario, *, home: bool = True, held: Mobility | None = None
+    ) -> list[Stream]:
+        """Start the traffic of a scenario, as streams of probes.
+
+        They begin at once. With `held`, the scenario's movement, they begin as the scenario says
+        when it is played.
+        """
+        arrivals = None if held is None else first_arrivals(held)
+        streams = list(traffic(self, scenario, arrivals, home=home))
+        if held is not None:
+            self.held += streams
+        return streams
 
     def _mobile(self, name: str, interface: int) -> Node:
         node = self.plan.node(name)
@@ -547,10 +557,6 @@ class Lab:
 def _write(settings: Sequence[tuple[str, str]]) -> None:
     for name, value in settings:
         (Path("/proc/sys/net") / name).write_text(value)
-
-
-def _indexes(netlink: IPRoute) -> dict[str, int]:
-    return {link.get("ifname"): link["index"] for link in netlink.get_links()}
 
 
 @contextmanager

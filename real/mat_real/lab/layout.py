@@ -25,7 +25,6 @@ from mat_real.lab.plan import (
     AccessNetwork,
     IpAddress,
     Node,
-    Pair,
     Plan,
     Quality,
     Server,
@@ -251,25 +250,6 @@ def _addresses(interface: str, *addresses: str) -> Iterator[str]:
 def _default(interface: str, gateway: str) -> Iterator[str]:
     yield f"route add default via {gateway} dev {interface}"
     yield f"route add default via {CORE6} dev {interface}"
-
-
-def configured(interface: str, network: AccessNetwork, moa: Pair) -> Iterator[str]:
-    """Commands that give a node's interface its addresses on a network, and no others."""
-    yield f"addr flush dev {interface} scope global"
-    yield f"addr add {moa.ipv4}/{network.pool.ipv4.prefixlen} dev {interface}"
-    yield f"addr add {moa.ipv6}/64 dev {interface} nodad"
-
-
-def without_default(interface: str) -> str:
-    """The command, of each family, that takes what `defaults` gave to an interface."""
-    return f"route flush dev {interface} proto static"
-
-
-def defaults(preferred: Sequence[tuple[str, AccessNetwork]]) -> Iterator[str]:
-    """Commands that add a node's default routes, by interface and network, the best first."""
-    for metric, (interface, network) in enumerate(preferred, 100):
-        for gateway in (network.gateway.ipv4, CORE6):
-            yield f"route add default via {gateway} dev {interface} proto static metric {metric}"
 
 
 def sysctls(plan: Plan, name: str) -> Sequence[tuple[str, str]]:

@@ -14,7 +14,7 @@ class Move:
     """A change that was carried out, at `time`; all times in s of CLOCK_MONOTONIC.
 
     Of one that was played: when it was `due`, when the network came in `reach`, and what passed
-    since, `detect` and `associate`.
+    since, `detect` and `associate`; `address` is what is to pass until the lab configures one.
     """
 
     time: float
@@ -26,9 +26,16 @@ class Move:
     reach: float | None = None
     detect: float | None = None
     associate: float | None = None
+    address: float | None = None
 
-    def planned(
-        self, due: float, reach: float, detect: float | None, associate: float | None
-    ) -> "Move":
-        """The same, with what was planned."""
-        return replace(self, due=due, reach=reach, detect=detect, associate=associate)
+    @property
+    def late(self) -> float:
+        """By how much it was later than it was due, s."""
+        return 0.0 if self.due is None else self.time - self.due
+
+    def planned(self, due: float, reach: float, *parts: float | None) -> "Move":
+        """The same, with what was planned; `parts` are `detect`, `associate` and `address`."""
+        detect, associate, address = parts
+        return replace(
+            self, due=due, reach=reach, detect=detect, associate=associate, address=address
+        )

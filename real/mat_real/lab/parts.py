@@ -9,15 +9,19 @@ its packets count.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 from mat.address import Address, parse_address
 from mat.messages import Code, HaNotify, HaNotifyAck, ImsUpdate, ImsUpdateReply
 from mat_real.lab.plan import IpAddress
 from mat_real.lab.probe import number_of
 from mat_real.lab.recording import DATA, Transmission
+from mat_real.lab.shares import Share, Shares
 from mat_real.lab.streams import Direction, Flow, Stream
 from mat_real.lab.tables import Sent
+
+_Delivery: TypeAlias = tuple[float, Transmission]
+"""When a packet was delivered to the application, s, and the packet."""
 
 
 @final
@@ -64,18 +68,33 @@ class Times:
     notified: float | None = None
     first: float | None = None
     complete: float | None = None
+    register_share: Share | None = None
+    notify_share: Share | None = None
+    """What the lab itself added to the parts that end so; None where they did not end."""
+    whole_share: Share | None = None
+    """The same from the address to the first packets."""
 
 
 @final
 class NodeRecord:
     """What was recorded of one node, in order of time."""
 
-    __slots__ = ("_announces", "_data", "_homes", "_ims", "_node", "_registers", "_signals")
+    __slots__ = (
+        "_announces",
+        "_data",
+        "_homes",
+        "_ims",
+        "_node",
+        "_registers",
+        "_shares",
+        "_signals",
+    )
 
     def __init__(self, sent: Sent, node: str, family: Literal[4, 6]) -> None:
         own = [one for one in sent.transmissions if node in (one.sender, one.receiver)]
         arrived = [one for one in own if one.received is not None]
         self._node = node
+        self._shares = Shares(sent.plan, sent.transmissions)
         self._data = [one for one in arrived if one.kind == DATA]
         self._signals = [one for one in arrived if one.message is not None]
         self._registers = any(isinstance(one.message, ImsUpdate) for one in own)
@@ -90,16 +109,19 @@ class NodeRecord:
     ) -> Times:
         """The times of a handover to `address`, had since `configured`, that ended at `limit`."""
         moa = parse_address(str(address))
-        registered, version = self._registered(moa, configured)
-        first = _last(self._first_packet(way, moa) for way in ways)
+        reply, version = self._registered(moa, configured)
+        registered = reply.received if reply else None
+        packets = [self._first_packet(way, moa, configured) for way in ways]
+        first = _last(packet[0] if packet else None for packet in packets)
         wanted = [first] if ways else []
-        notified = None
+        ack: Transmission | None = None
         if self._registers:
             wanted.append(registered)
             peers = {way.peer for way in ways if way.home and not self._announces}
-            if peers and registered is not None:
-                notified = _last(self._acknowledged(peer, version) for peer in peers)
-            wanted += [notified] if peers else []
+            if peers and reply is not None:
+                ack = _latest(self._acknowledged(peer, version) for peer in peers)
+            wanted += [ack.received if ack else None] if peers else []
+        notified = ack.received if ack else None
         complete = _last([configured, *wanted])
         return Times(
             configured,
@@ -107,10 +129,28 @@ class NodeRecord:
             _by(limit, notified),
             _by(limit, first),
             _by(limit, complete),
+            self._share(configured, reply, limit),
+            self._share(registered, ack, limit),
+            self._whole_share(configured, packets, limit),
         )
 
-    def _registered(self, moa: Address, since: float) -> tuple[float | None, int]:
-        """When an update that lists an address was accepted first, and its version."""
+    def _whole_share(
+        self, configured: float, packets: Sequence[_Delivery | None], limit: float
+    ) -> Share | None:
+        known = [packet for packet in packets if packet is not None and packet[0] <= limit]
+        if not known or len(known) < len(packets):
+            return None
+        delivered, packet = max(known, key=lambda one: one[0])
+        home = self._homes[self._node]
+        return self._shares.of_packet(self._node, home, configured, packet, delivered)
+
+    def _share(self, begin: float | None, last: Transmission | None, limit: float) -> Share | None:
+        if begin is None or last is None or _by(limit, last.received) is None:
+            return None
+        return self._shares.of(self._node, self._homes[self._node], begin, last)
+
+    def _registered(self, moa: Address, since: float) -> tuple[Transmission | None, int]:
+        """The first Reply that accepts an update which lists an address, and its version."""
         updates: dict[int, ImsUpdate] = {}
         for one in self._signals:
             message = one.message
@@ -119,11 +159,11 @@ class NodeRecord:
             elif isinstance(message, ImsUpdateReply) and message.code == Code.SUCCEEDED:
                 update = updates.get(message.sequence)
                 if update is not None and one.received is not None and one.received >= since:
-                    return one.received, update.version
+                    return one, update.version
         return None, 0
 
-    def _acknowledged(self, peer: str, version: int) -> float | None:
-        """When the IMS of a peer acknowledged a notice of a version, or of a later one, first."""
+    def _acknowledged(self, peer: str, version: int) -> Transmission | None:
+        """With what a peer's IMS acknowledged a notice of a version, or of a later one, first."""
         notices: set[int] = set()
         for one in self._signals:
             message = one.message
@@ -132,7 +172,7 @@ class NodeRecord:
                 if to_peer and message.version >= version:
                     notices.add(message.sequence)
             elif self._accepts(one) and message is not None and message.sequence in notices:
-                return one.received
+                return one
         return None
 
     def _accepts(self, one: Transmission) -> bool:
@@ -141,11 +181,18 @@ class NodeRecord:
         from_ims = one.sender in self._ims
         return from_ims and isinstance(message, HaNotifyAck) and message.code == Code.SUCCEEDED
 
-    def _first_packet(self, way: Way, moa: Address) -> float | None:
-        """When a packet was delivered that left from, or came to, an address, at the earliest."""
-        numbers = (number_of(one.datagram.payload) for one in self._through(way, moa))
-        times = [way.delivered[number] for number in numbers if number in way.delivered]
-        return min(times, default=None)
+    def _first_packet(self, way: Way, moa: Address, since: float) -> _Delivery | None:
+        """The packet from an address, or to it, that was delivered first since a time.
+
+        A node may have had the address before.
+        """
+        found: _Delivery | None = None
+        for one in self._through(way, moa):
+            number = number_of(one.datagram.payload)
+            at = way.delivered.get(number) if number is not None else None
+            if at is not None and at >= since and (found is None or at < found[0]):
+                found = at, one
+        return found
 
     def _through(self, way: Way, moa: Address) -> Iterator[Transmission]:
         for one in self._data:
@@ -158,6 +205,17 @@ class NodeRecord:
 
 def _by(limit: float, at: float | None) -> float | None:
     return at if at is not None and at <= limit else None
+
+
+def _latest(acks: Iterable[Transmission | None]) -> Transmission | None:
+    """The last one to arrive; None if one is missing."""
+    latest: Transmission | None = None
+    for ack in acks:
+        if ack is None:
+            return None
+        if latest is None or (ack.received or 0.0) > (latest.received or 0.0):
+            latest = ack
+    return latest
 
 
 def _last(times: Iterable[float | None]) -> float | None:

@@ -37,7 +37,8 @@ _Place: TypeAlias = tuple[str, str]
 class Step:
     """Something to do at `time`, s from the begin of the scenario.
 
-    `reach` is when the network came in reach, and `detect` and `associate` what passed since, s.
+    `reach` is when the network came in reach, `detect` and `associate` what passed since, and
+    `address` what passes until an address is configured, s.
     """
 
     time: float
@@ -48,6 +49,7 @@ class Step:
     reach: float
     detect: float | None = None
     associate: float | None = None
+    address: float | None = None
 
 
 @final
@@ -74,6 +76,15 @@ def steps(scenario: Scenario, events: Iterable[AttachmentEvent]) -> list[Step]:
     Of what is due at the same time, a link goes before another comes.
     """
     return sorted(_Steps(scenario).of(events), key=lambda step: step.time)
+
+
+def first_arrivals(moves: Mobility) -> dict[str, float]:
+    """When each node attaches first, s from the begin of the scenario."""
+    arrivals: dict[str, float] = {}
+    for event in moves.events:
+        if event.action == "attach":
+            arrivals.setdefault(event.node, event.time)
+    return arrivals
 
 
 @final
@@ -116,18 +127,12 @@ class _Steps:
             address = network.address.sample(self._random)
         up = event.time + detect + associate
         self._up[event.node, event.network] = up
-        yield _step(event, up, "attach", detect, associate)
+        yield _step(event, up, "attach", detect, associate, address)
         yield _step(event, up + address, "configure")
 
 
-def _step(
-    event: AttachmentEvent,
-    at: float,
-    act: Act,
-    detect: float | None = None,
-    associate: float | None = None,
-) -> Step:
-    return Step(at, event.node, act, event.network, event.interface, event.time, detect, associate)
+def _step(event: AttachmentEvent, at: float, act: Act, *parts: float) -> Step:
+    return Step(at, event.node, act, event.network, event.interface, event.time, *parts)
 
 
 async def play(
@@ -147,11 +152,13 @@ async def play(
     for link in lab.wired:
         lab.wire_report(link.name)
     before, begin = len(lab.moves), time.monotonic()
+    while lab.held:
+        lab.held.pop().release()
     try:
         for step in steps(scenario, moves.events):
             if step.act not in ("configure", "prefer") or step.node in configured:
                 await _sleep_until(begin + step.time / speed)
-                _do(lab, step, begin, speed)
+                _do(lab, step, begin, speed, configures=step.node in configured)
         await _sleep_until(begin + moves.end / speed)
     finally:
         watch.close()
@@ -162,9 +169,10 @@ async def play(
     return Played(begin, end, speed, moved, addresses, wires, recording)
 
 
-def _do(lab: "Lab", step: Step, begin: float, speed: float) -> None:
+def _do(lab: "Lab", step: Step, begin: float, speed: float, *, configures: bool) -> None:
     due, reach = begin + step.time / speed, begin + step.reach / speed
-    parts = [None if part is None else part / speed for part in (step.detect, step.associate)]
+    planned = step.detect, step.associate, step.address if configures else None
+    parts = [None if part is None else part / speed for part in planned]
     if step.act == "configure":
         lab.configure(step.node, step.interface)
     elif step.act == "prefer":

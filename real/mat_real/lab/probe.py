@@ -3,11 +3,13 @@
 Sends a datagram every so often, and writes down what it sent and what came: lines `s NUMBER TIME`
 and `r NUMBER SENT TIME`, times in seconds of CLOCK_MONOTONIC, which all processes of a machine
 share. A packet that could not be sent counts as sent: an application has no other either. Without
-`--peer` it sends to where it last heard from, and nothing until then. Of the standard library
-alone, so that it starts in a moment.
+`--peer` it sends to where it last heard from, and nothing until then. With `--start` it sends
+nothing until so many seconds after SIGUSR1. Of the standard library alone, so that it starts in a
+moment.
 """
 
 import argparse
+import os
 import select
 import signal
 import socket
@@ -39,9 +41,18 @@ def number_of(payload: bytes) -> int | None:
     return number
 
 
+def sent_at(payload: bytes) -> float:
+    """When the application sent a probe, s."""
+    nanoseconds: int = _PROBE.unpack_from(payload)[2]
+    return nanoseconds / 1e9
+
+
 @final
 class Probe:
     """One end of a stream; `interval` in seconds, 0 to send nothing, `size` with all headers."""
+
+    begin: float | None
+    """When the first is due; None while that is not known, s."""
 
     def __init__(
         self, opened: socket.socket, peer: tuple[str, int] | None, interval: float, size: int
@@ -53,12 +64,26 @@ class Probe:
         self._interval = interval
         self._padding = bytes(max(0, size - HEADERS[version] - _PROBE.size))
         self._number = 0
+        self.begin = time.monotonic()
+        # A signal ends the waiting.
+        self._woken, waker = os.pipe()
+        os.set_blocking(waker, False)
+        signal.set_wakeup_fd(waker)
+
+    def hold(self, start: float) -> None:
+        """Send nothing until `start` seconds after SIGUSR1."""
+        self.begin = None
+
+        def release(_number: int, _frame: FrameType | None) -> None:
+            self.begin = time.monotonic() + start
+
+        signal.signal(signal.SIGUSR1, release)
 
     def run(self, log: TextIO) -> None:
         """Send and receive for as long as the process lives."""
-        begin, flushed = time.monotonic(), 0.0
+        flushed = 0.0
         while True:
-            due = begin + self._number * self._interval if self._interval else None
+            due = self._due()
             now = time.monotonic()
             if now - flushed > _FLUSH:
                 log.flush()
@@ -67,8 +92,16 @@ class Probe:
                 self._send(log)
                 continue
             wait = _FLUSH if due is None else min(_FLUSH, due - now)
-            if select.select([self._socket], (), (), wait)[0]:
+            ready = select.select([self._socket.fileno(), self._woken], (), (), wait)[0]
+            if self._woken in ready:
+                os.read(self._woken, 1)
+            if self._socket.fileno() in ready:
                 self._receive(log)
+
+    def _due(self) -> float | None:
+        if self.begin is None or not self._interval:
+            return None
+        return self.begin + self._number * self._interval
 
     def _send(self, log: TextIO) -> None:
         number, self._number = self._number, self._number + 1
@@ -102,6 +135,7 @@ def main() -> None:
     parser.add_argument("--peer", help="address; without it, wherever probes come from")
     parser.add_argument("--interval", type=float, default=0.02, help="seconds; 0: only listen")
     parser.add_argument("--size", type=int, default=200, help="bytes, headers included")
+    parser.add_argument("--start", type=float, help="seconds after SIGUSR1; default: at once")
     parser.add_argument("--log", type=Path, required=True)
     options = parser.parse_args()
     family = socket.AF_INET if options.family == 4 else socket.AF_INET6
@@ -109,9 +143,12 @@ def main() -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as opened, options.log.open("w") as log:
         opened.bind(("", options.port))
         peer = (options.peer, options.port) if options.peer else None
+        probe = Probe(opened, peer, options.interval, options.size)
+        if options.start is not None:
+            probe.hold(options.start)
         sys.stdout.write(f"{READY}\n")
         sys.stdout.flush()
-        Probe(opened, peer, options.interval, options.size).run(log)
+        probe.run(log)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

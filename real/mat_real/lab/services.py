@@ -102,13 +102,16 @@ def ims_config(plan: Plan, server: Server, control: Path) -> str:
 
 
 def node_config(plan: Plan, node: Node, control: Path, *, dhcp: bool) -> str:
-    """The configuration of a MAT node; its key is beside it."""
+    """The configuration of a MAT node; its key is beside it.
+
+    Without `dhcp`, whoever configures its addresses says by the metrics of routes which is best.
+    """
     interfaces = [f"eth{interface}" for interface in range(node.interfaces)]
     return _document(
         {
             "node": {
                 "key": "node.key",
-                "interfaces": interfaces if node.mobile else [],
+                "interfaces": interfaces if node.mobile and dhcp else [],
                 "dhcp": interfaces if node.mobile and dhcp else [],
                 "control": str(control),
             },

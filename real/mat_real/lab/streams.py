@@ -3,9 +3,10 @@
 Interruption and loss are those of `mat_files.measure`, as in the simulator.
 """
 
+import signal
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
@@ -83,6 +84,8 @@ class Stream:
         # answers to where the probes come from.
         back = _home(lab.plan.node(node), options)
         ends = ((peer, options.down, back), (node, options.up, str(there)))
+        if options.start is not None:
+            shared.append(f"--start={options.start}")
         self._ends: list[Program] = []
         for name, interval, to in ends:
             command = [
@@ -96,6 +99,11 @@ class Stream:
             command += [f"--log={self._logs[name]}", *([f"--peer={to}"] if to else [])]
             self._ends.append(lab.start(name, command, f"probe-{port}.out"))
             self._ends[-1].wait_for(probe.READY)
+
+    def release(self) -> None:
+        """Let it begin, if that was to wait for this."""
+        for end in self._ends:
+            end.process.send_signal(signal.SIGUSR1)
 
     def stop(self) -> None:
         """End both ends."""
@@ -129,7 +137,7 @@ class StreamOptions:
     """How probes are sent: every `up` and `down` seconds, 0 for not at all, `size` with headers.
 
     They go to the peer's home address and, if `home`, to the node's; else to the address that the
-    peer has without MAT, or `to`.
+    peer has without MAT, or `to`. They begin at once, or `start` seconds after `release`.
     """
 
     up: float = 0.02
@@ -138,6 +146,7 @@ class StreamOptions:
     family: Family = 4
     home: bool = True
     to: IpAddress | None = None
+    start: float | None = None
 
 
 def _home(node: Node, options: StreamOptions) -> str | None:
@@ -166,12 +175,19 @@ def _lines(path: Path, kind: str) -> list[list[str]]:
     return [fields for fields in lines if fields[0] == kind and len(fields) == _FIELDS[kind]]
 
 
-def traffic(lab: "Lab", scenario: Scenario, *, home: bool) -> Iterator[Stream]:
-    """Start the streams of a scenario's traffic (docs/scenario.md)."""
+def traffic(
+    lab: "Lab", scenario: Scenario, arrivals: Mapping[str, float] | None, *, home: bool
+) -> Iterator[Stream]:
+    """Start the streams of a scenario's traffic (docs/scenario.md).
+
+    `arrivals` says when nodes attach first: then streams begin as the scenario says, counted from
+    their release.
+    """
     wanted, family = scenario.traffic, scenario.nodes.family
     up, down = (1 / rate if rate else 0.0 for rate in (wanted.up, wanted.down))
-    options = StreamOptions(up, down, wanted.size, family, home)
     for node, peer in _pairs(lab.plan, scenario):
+        start = None if arrivals is None else arrivals[node] + wanted.start
+        options = StreamOptions(up, down, wanted.size, family, home, start=start)
         yield Stream(lab, node, peer, options)
 
 

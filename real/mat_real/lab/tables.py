@@ -57,6 +57,7 @@ class Sent:
                 "lost": sum(self._lost(one) for one in sent),
                 "retransmitted": sum(one.repeated for one in sent),
                 "bytes": sum(_size(one) for one in sent),
+                "ip_bytes": sum(one.datagram.size for one in sent),
             }
 
     def _role(self, host: str) -> str:

@@ -39,6 +39,8 @@ from mat_real.load.play import Player, never, nothing
 from mat_real.load.population import LoadError, Population, Target, target_name
 
 KINDS: Final = (Kind.UPDATE, Kind.NOTIFY, Kind.QUERY)
+_SERVICES: Final = {Kind.UPDATE: "update", Kind.NOTIFY: "notify", Kind.QUERY: "query"}
+"""Names in the table `services` of an [[ims]]."""
 POINTS: Final = 101
 """Quantiles of a distribution."""
 LAST: Final = 0.999
@@ -132,8 +134,9 @@ class Calibration:
         """The file `calibration.toml`: lines for an [[ims]] of a scenario."""
         lines = [
             f"# One worker of {self.server}, measured by mat ims load --calibrate ({__version__}).",
-            "# For an [[ims]] of a scenario; equal shares of IMS Update, HA Notify and MA Query.",
+            "# For an [[ims]] of a scenario; service is of equal shares of the three types.",
             f"service = {self.mixed()}",
+            *(f"services.{_SERVICES[kind]} = {self.service(kind)}" for kind in KINDS),
             f"store = {self.store()}",
             "",
         ]

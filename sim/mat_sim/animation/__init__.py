@@ -1,6 +1,7 @@
 """Animations: a small scenario as one HTML file, with nodes, networks and messages.
 
-`_scene.py` is what is shown, `_staging.py` makes it of a scenario, `_page.py` turns it into HTML.
+`_scene.py` is what is shown, `_staging.py` makes it of a scenario, `_page.py` turns it into HTML;
+`_animate.py` does all of it.
 The player is in `page/`: `timeline.js` is time and its pace, `stage.js` draws, `player.js` is the
 controls. Public names load on first use, so that the command's help stays cheap.
 """
@@ -9,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from mat_sim.animation._animate import animate
     from mat_sim.animation._page import Animation
     from mat_sim.animation._scene import (
         MOST_DATA,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _SCENE: Final = "mat_sim.animation._scene"
 _ELSEWHERE: Final = {
     "Animation": "mat_sim.animation._page",
+    "animate": "mat_sim.animation._animate",
     "scene": "mat_sim.animation._staging",
 }
 
@@ -42,6 +45,7 @@ __all__ = [
     "Node",
     "Party",
     "Scene",
+    "animate",
     "scene",
 ]
 

@@ -111,7 +111,7 @@ def _parties(
         seen.pop(name, None)
     servers = [
         name if replica == 0 else f"{name}#{replica + 1}"
-        for name, replicas in ((ims.name, ims.replicas) for ims in scenario.ims)
+        for name, replicas in ((ims.name, ims.replicas) for ims in scenario.every_ims)
         for replica in range(replicas)
     ]
     fixed = [f"CN{number + 1}" for number in range(scenario.correspondents.count)]

@@ -73,23 +73,19 @@ def _check_place(out: Path) -> None:
 def _scene(
     name: str, overrides: tuple[str, ...], seed: int | None, span: tuple[float, float | None]
 ) -> "Scene":
-    """Run the scenario, unless it shows beforehand that it is too large."""
+    """Run the scenario, if there is something to show from begin to end."""
     from mat_files.mobility import mobility
     from mat_files.scenario import load_scenario
-    from mat_sim.animation import scene
-    from mat_sim.animation._scene import check_nodes
-    from mat_sim.engine import simulate
+    from mat_sim.animation._animate import simulated_scene
 
     scenario = load_scenario(find_scenario(name), overrides, seed=seed)
     moves = mobility(scenario)
-    check_nodes(len(moves.nodes), str(scenario.source.path))
     begin, end = span
     last = moves.end if end is None else min(end, moves.end)
     if begin >= last:
         what = f"--from is {begin:g}, but the animation ends at {last:g} s; give an earlier time"
         raise click.UsageError(what)
-    run = simulate(scenario, record=True)
-    return scene(scenario, moves, run.recording, run.results.handovers, begin=begin, end=last)
+    return simulated_scene(scenario, moves, begin, last)
 
 
 def _write(shown: "Scene", out: Path) -> None:

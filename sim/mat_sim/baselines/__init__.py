@@ -10,7 +10,13 @@ Start reading at `_machine.py`, the interface; `_datagram.py` has what travels, 
 that data takes at one moment. Only the standard library and `mat` are imported here.
 """
 
-from mat_sim.baselines._datagram import Data, Datagram
+from mat_sim.baselines._datagram import (
+    IPV4_HEADER,
+    IPV6_HEADER,
+    UDP_HEADER,
+    Data,
+    Datagram,
+)
 from mat_sim.baselines._machine import (
     Deliver,
     Discard,
@@ -31,6 +37,9 @@ from mat_sim.baselines.mobile_ppc import MobilePpc
 from mat_sim.baselines.no_mobility import NoMobility
 
 __all__ = [
+    "IPV4_HEADER",
+    "IPV6_HEADER",
+    "UDP_HEADER",
     "Data",
     "Datagram",
     "Deliver",

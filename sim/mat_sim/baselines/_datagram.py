@@ -52,6 +52,7 @@ class Data:
     size: int
     socket: tuple[Address, Address] | None = None
     """The sender's connection, own address and peer's, in systems where applications see them."""
+    refuses: ClassVar[bool] = False
 
 
 @final

@@ -5,6 +5,7 @@ stores and caches hold is what the exchanges of figure 2 would have left, at an 
 a crowd that began together would refresh together.
 """
 
+from array import array
 from collections.abc import Iterable
 from random import Random
 from typing import Final, final
@@ -25,15 +26,23 @@ _VERSION: Final = 1
 
 
 @final
-class _Fixed:
-    """A correspondent, which has any number of peers."""
+class _Known:
+    """A host on the way to knowing all its peers."""
 
-    __slots__ = ("host", "own", "peers")
+    __slots__ = ("host", "missing", "own", "peers")
 
-    def __init__(self, host: Host, own: OwnMapping) -> None:
+    def __init__(self, host: Host, own: OwnMapping, missing: int) -> None:
         self.host = host
         self.own = own
+        self.missing = missing
+        """Peers that are still to come."""
         self.peers: list[KnownPeer] = []
+
+    def meet(self, peer: KnownPeer) -> bool:
+        """One more; whether that was the last."""
+        self.peers.append(peer)
+        self.missing -= 1
+        return not self.missing
 
 
 @final
@@ -65,27 +74,31 @@ class Acquaintance(Happening):
 
     def happen(self) -> None:
         """Whoever has an address by now."""
-        fixed: dict[int, _Fixed] = {}
-        for one, other in self._pairs:
-            if one.first_link() is None or other.first_link() is None:
-                continue
-            own = self._register(one)
-            if other.role == one.role:
-                theirs = self._register(other)
-                other.resume(Knowledge(theirs, (self._met(one, own, caller=False),)))
-            else:
-                known = fixed.get(other.number)
-                if known is None:
-                    known = fixed[other.number] = _Fixed(other, self._register(other))
-                theirs = known.own
-                known.peers.append(self._met(one, own, caller=False))
-            one.resume(Knowledge(own, (self._met(other, theirs, caller=True),)))
-        for known in fixed.values():
-            known.host.resume(Knowledge(known.own, tuple(known.peers)))
+        pairs = [pair for pair in self._pairs if all(host.first_link() for host in pair)]
+        missing = array("i", [0]) * (
+            1 + max((host.number for pair in pairs for host in pair), default=0)
+        )
+        for pair in pairs:
+            for host in pair:
+                missing[host.number] += 1
+        known: dict[int, _Known] = {}
+        for one, other in pairs:
+            caller, called = (self._known(host, known, missing) for host in (one, other))
+            for this, that in ((called, caller), (caller, called)):
+                if this.meet(self._met(that.host, that.own, caller=this is caller)):
+                    this.host.resume(Knowledge(this.own, tuple(this.peers)))
+                    del known[this.host.number]
         for one, other in self._pairs:
             one.begin()
             other.begin()
         self._pairs = []
+
+    def _known(self, host: Host, known: dict[int, _Known], missing: "array[int]") -> _Known:
+        found = known.get(host.number)
+        if found is None:
+            own = self._register(host)
+            found = known[host.number] = _Known(host, own, missing[host.number])
+        return found
 
     def _register(self, host: Host) -> OwnMapping:
         """The host's mapping stands at every replica of its IMS, for some time already."""
@@ -99,7 +112,7 @@ class Acquaintance(Happening):
         )
         key, record = key_of(host.home, EXACT), pack(registration)
         for server in servers:
-            self._stations[server].store.put(key, record)
+            self._stations[server].hold(key, record)
         return OwnMapping(
             (link.address,),
             (-self._parameters.settle_time,),

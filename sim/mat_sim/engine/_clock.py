@@ -11,6 +11,7 @@ from typing import Any, Final, final
 import simpy
 
 NEVER: Final = float("inf")
+_EARLIEST: Final = -(1 << 60)
 
 
 class Happening:
@@ -27,7 +28,16 @@ class Happening:
 class Clock:
     """Simulated time in seconds, from 0 to the `end` of the run, which nothing comes after."""
 
-    __slots__ = ("_calendar", "_environment", "_horizon", "_order", "end", "happenings", "now")
+    __slots__ = (
+        "_calendar",
+        "_early",
+        "_environment",
+        "_horizon",
+        "_order",
+        "end",
+        "happenings",
+        "now",
+    )
 
     def __init__(self, end: float) -> None:
         self.now = 0.0
@@ -37,6 +47,7 @@ class Clock:
         self._environment = simpy.Environment()
         self._calendar: list[tuple[float, int, Happening]] = []
         self._order = 0
+        self._early = _EARLIEST
         self._horizon = 0.0
 
     def at(self, time: float, happening: Happening) -> None:
@@ -50,6 +61,12 @@ class Clock:
         """As `at`, and before all else that happens at that time."""
         if time < self.end:
             heappush(self._calendar, (max(time, self.now), 0, happening))
+
+    def early_at(self, time: float, happening: Happening) -> None:
+        """As `at`, and before all else that happens at that time but what is as early."""
+        if time < self.end:
+            self._early += 1
+            heappush(self._calendar, (max(time, self.now), self._early, happening))
 
     def after(self, delay: float, happening: Happening) -> None:
         """After a number of seconds."""

@@ -100,12 +100,23 @@ class Handover:
             if all(peer in told for peer in self.peers):
                 self.notified = now
 
+    def progress(self, now: float, *, registered: bool, told: bool) -> None:
+        """As `observe`, of another system's machine, which has the new address already."""
+        if registered and not is_known(self.registered):
+            self.registered = now
+        if told and self.peers and is_known(self.registered) and not is_known(self.notified):
+            self.notified = now
+
     def delivered(self, now: float, direction: str, peer: Address, through: Address) -> None:
         """A data packet has been delivered that left from, or came to, the address `through`."""
         if through == self.address:
             if self._first is None:
                 self._first = {}
             self._first.setdefault((direction, peer), now)
+
+    def awaits(self, direction: str, peer: Address, through: Address) -> bool:
+        """Whether `delivered` would be news."""
+        return through == self.address and (direction, peer) not in (self._first or {})
 
     def is_complete(self, flows: Iterable[tuple[str, Flow]], *, notifies: bool) -> bool:
         """Whether nothing is left to happen."""

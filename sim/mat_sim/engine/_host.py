@@ -20,40 +20,46 @@ from mat.effects import (
     Translation,
 )
 from mat.mapping_table import Servers
-from mat.messages import EXACT, Endpoint, Message
+from mat.messages import EXACT, Endpoint, ImsUpdateReply, Message
 from mat.node import MobileNode
 from mat.parameters import Parameters
 from mat.resumption import Knowledge
 from mat_sim.engine._clock import Happening
+from mat_sim.engine._conversations import HEARD_SHARE, Conversations, Tie
 from mat_sim.engine._dormancy import Dormitory, Dozer, Packing
 from mat_sim.engine._flow import DOWN, UP, Flow
 from mat_sim.engine._handovers import Handovers
 from mat_sim.engine._network import Datagram, Network, Party
+from mat_sim.engine._roamer import Roamer
 from mat_sim.engine._tally import Count, Line
 from mat_sim.engine._wiring import Wiring
 
-_REPORT_USE: Final = 1.0
-"""Seconds between reports of a peer's use to the machine, as a driver polls its counters."""
-_MUO: Final = 24
+MUO: Final = 24
 """Bytes of a Mapping Update Option and what carries it."""
-_LONG_AGO: Final = float("-inf")
 
 
 @final
 class Packet(Datagram):
     """A data packet: of which flow, its number, and the addresses that it bears at the moment."""
 
-    __slots__ = ("announced", "count", "flow", "lines", "number", "outward")
+    __slots__ = ("announced", "count", "flow", "lines", "number", "outward", "sent")
 
-    def __init__(self, network: Network, flow: Flow, number: int) -> None:
+    def __init__(self, network: Network, flow: Flow, number: int, sent: float) -> None:
         super().__init__(network, flow.source, flow.destination)
         self.flow = flow
         self.number = number
+        self.sent = sent
+        """When the application sent it, s."""
         self.outward = True
         """Whether it has not left its sender yet."""
         self.announced: Address | None = None
         self.count: Count | None = None
         self.lines: list[Line] | None = None
+
+    def travel(self, delay: float) -> None:
+        """At equal times, packets go before messages: it does not matter what was asked first."""
+        clock = self.network.clock
+        clock.early_at(clock.now + delay, self)
 
     def arrive(self, holder: Party) -> None:
         """Whoever holds the destination has it."""
@@ -77,16 +83,32 @@ class Sending(Happening):
 
     __slots__ = ("_flow", "_host")
 
-    def __init__(self, host: "Host", flow: Flow) -> None:
+    def __init__(self, host: Roamer, flow: Flow) -> None:
         self._host = host
         self._flow = flow
 
     def happen(self) -> None:
         """It leaves, and the one after it is due in a while."""
         clock, flow = self._host.clock, self._flow
-        if clock.now < flow.stops:
-            clock.after(flow.spacing, self)
+        if clock.now < flow.stops and not flow.doze():
+            flow.rhythm.advance()
+            clock.early_at(flow.rhythm.next, self)
             self._host.emit(flow)
+
+
+@final
+class Parting(Happening):
+    """A flow between two nodes is over, as one of them has left for good."""
+
+    __slots__ = ("_ends",)
+
+    def __init__(self, *ends: Roamer) -> None:
+        self._ends = ends
+
+    def happen(self) -> None:
+        """No handover waits for its packets any more."""
+        for end in self._ends:
+            end.check_complete()
 
 
 @final
@@ -110,12 +132,10 @@ class Host(Dozer):
 
     __slots__ = (
         "_due",
-        "_in",
         "_known",
         "_machine",
         "_machines",
-        "_out",
-        "_reported",
+        "_talk",
         "_wiring",
         "held_back",
     )
@@ -142,10 +162,8 @@ class Host(Dozer):
         """What a machine that was put away knew."""
         self._due: float | None = None
         """When it wants to be woken."""
-        # A table each is much for a million hosts without traffic: it is made when it is needed.
-        self._out: dict[Address, Translation] | None = None
-        self._in: dict[Address, Translation] | None = None
-        self._reported: dict[Address, float] | None = None
+        self._talk: Conversations | None = None
+        """Its traffic; most of a million hosts have none."""
 
     # ---- the machine ---------------------------------------------------------------------------
 
@@ -200,21 +218,26 @@ class Host(Dozer):
 
     def wake(self, now: float) -> None:
         """The machine's deadline has come."""
-        self.apply(self.machine.handle_timer(now))
+        self.apply(self._informed().handle_timer(now))
 
     def receive(self, message: Message, source: Endpoint) -> None:
         """A message has arrived."""
-        self.apply(self.machine.receive(self.clock.now, message, source))
+        # A registration that is acknowledged is told to all peers, in order of their use.
+        machine = self._informed(of_all=isinstance(message, ImsUpdateReply))
+        self.apply(machine.receive(self.clock.now, message, source))
 
     def servers_found(self, home_address: Address, result: Servers | NotFound) -> None:
         """The DNS has answered."""
-        self.apply(self.machine.servers_found(self.clock.now, home_address, result))
+        self.apply(self._informed().servers_found(self.clock.now, home_address, result))
 
     def addresses_changed(self, addresses: list[Address], leases: list[float]) -> None:
         """The links have changed, or their leases."""
+        for _, flow in self.flows:
+            flow.wake()
         if self.held_back:
             return
-        self.apply(self.machine.addresses_changed(self.clock.now, addresses, leases))
+        machine = self._informed(of_all=True)
+        self.apply(machine.addresses_changed(self.clock.now, addresses, leases))
 
     def notifies(self) -> bool:
         """In MAT(IPv6) peers are told with the data packets."""
@@ -223,6 +246,8 @@ class Host(Dozer):
     def apply(self, effects: Sequence[NodeEffect]) -> None:
         """Carry out what the machine wants done."""
         self.touched = self.clock.now
+        if self._talk is not None:
+            self._talk.machine_acts()
         repeat = False
         for effect in effects:
             self._carry_out(effect, repeat=repeat)
@@ -230,16 +255,18 @@ class Host(Dozer):
         self.rearm()
         if self._current is not None:
             self._current.observe(self.clock.now, self.machine)
-            self._check_complete()
+            self.check_complete()
 
     def _carry_out(self, effect: NodeEffect, *, repeat: bool) -> None:
         match effect:
             case Send():
                 self._wiring.send(self, self._leaving(effect.source), effect, repeat=repeat)
             case SetMapping():
-                self._set_mapping(effect.translation)
+                if self._talk is not None:
+                    self._talk.set(effect.translation)
             case ClearMapping():
-                self._clear_mapping(effect.home_address)
+                if self._talk is not None:
+                    self._talk.clear(effect.home_address)
             case Lookup():
                 self._wiring.look_up(self, effect.home_address, self.preferred_site())
             case ReleasePacket():
@@ -256,33 +283,25 @@ class Host(Dozer):
             return source
         return addresses[0] if addresses else None
 
-    def _set_mapping(self, translation: Translation) -> None:
-        if not self.flows:
-            return
-        if self._out is None or self._in is None:
-            self._out, self._in = {}, {}
-        self._clear_mapping(translation.home)
-        self._out[translation.home] = translation
-        for address in translation.accepted:
-            self._in[address] = translation
-
-    def _clear_mapping(self, home_address: Address) -> None:
-        if self._out is None or self._in is None:
-            return
-        old = self._out.pop(home_address, None)
-        for address in old.accepted if old is not None else ():
-            if self._in.get(address) is old:
-                del self._in[address]
-
     # ---- data ----------------------------------------------------------------------------------
+
+    def tie(self, peer: Address) -> Tie:
+        """The traffic with a peer, which is expected from now on."""
+        if self._talk is None:
+            self._talk = Conversations()
+        return self._talk.tie(peer)
 
     def emit(self, flow: Flow) -> None:
         """Send the next packet of a flow."""
-        now = self.clock.now
-        packet = Packet(self._network, flow, flow.send(now))
-        translation = self._out.get(flow.destination) if self._out is not None else None
+        now, talk = self.clock.now, self._talk
+        assert talk is not None
+        packet = Packet(self._network, flow, flow.send(now), now)
+        translation = talk.outward(flow.destination)
         if translation is None:
-            self.apply(self.machine.packet_out(now, packet, flow.destination))
+            effects = self._informed().packet_out(now, packet, flow.destination)
+            flow.kept(packet, effects, talk.inputs)
+            if not _only_drops(effects):
+                self.apply(effects)
         else:
             self._put_on_wire(packet, translation)
             self._report_use(now, flow.destination)
@@ -295,7 +314,7 @@ class Host(Dozer):
         announced = translation.announce is not None
         receiver = self._network.last_holder(destination) or self
         tally = self._wiring.tally
-        packet.count = tally.count_data(self, receiver, flow.size + (_MUO if announced else 0))
+        packet.count = tally.count_data(self, receiver, flow.size + (MUO if announced else 0))
         if tally.watching:
             packet.lines = tally.note_data(self.clock.now, self, receiver, announced=announced)
         packet.depart()
@@ -304,17 +323,27 @@ class Host(Dozer):
         """A packet has come from the wire: to the application, or to the machine."""
         now = self.clock.now
         assert packet.source is not None
-        translation = self._in.get(packet.source) if self._in is not None else None
-        if (
-            translation is None
-            or not translation.accepts(packet.source, packet.destination)
-            or (packet.announced is not None and packet.announced != translation.home)
-        ):
+        translation = self._accepting(packet.source, packet.destination, packet.announced)
+        if translation is None:
             source, destination = packet.source, packet.destination
-            self.apply(self.machine.packet_in(now, packet, source, destination, packet.announced))
+            machine = self._informed()
+            self.apply(machine.packet_in(now, packet, source, destination, packet.announced))
             return
         self._deliver(packet, translation)
         self._report_use(now, translation.home)
+
+    def _accepting(
+        self, source: Address, destination: Address, announced: Address | None
+    ) -> Translation | None:
+        """How a packet from the wire is translated; None if that is for the machine to say."""
+        translation = self._talk.inward(source) if self._talk is not None else None
+        if (
+            translation is None
+            or not translation.accepts(source, destination)
+            or (announced is not None and announced != translation.home)
+        ):
+            return None
+        return translation
 
     def _release(self, effect: ReleasePacket) -> None:
         packet = effect.handle
@@ -331,18 +360,75 @@ class Host(Dozer):
         seen = translation.inward(packet.source, packet.destination)
         if seen != (flow.source, flow.destination) or self.name != flow.receiver:
             return
-        flow.deliver(now, packet.number)
+        flow.deliver(now, packet.number, packet.sent)
+        if packet.announced is not None:
+            flow.headers += MUO
         self.first_delivery(DOWN, flow.source, packet.destination)
         sender = self._network.last_holder(packet.source)
         if isinstance(sender, Host) and sender.name == flow.sender:
             sender.first_delivery(UP, flow.destination, packet.source)
 
     def _report_use(self, now: float, peer: Address) -> None:
-        if self._reported is None:
-            self._reported = {}
-        if now - self._reported.get(peer, _LONG_AGO) >= _REPORT_USE:
-            self._reported[peer] = now
-            self.apply(self.machine.used(now, (peer,)))
+        """The machine hears of the first packet within a second (`_conversations`)."""
+        assert self._talk is not None
+        tie = self._talk.tie(peer)
+        tie.settle(now)
+        if tie.is_news(now):
+            machine = self._informed()
+            tie.passed(now)
+            self._apply_if_any(machine.used(now, (peer,)))
+
+    def _informed(self, *, of_all: bool = False) -> MobileNode:
+        """The machine, for its next input: it has heard of the traffic that took no events.
+
+        `of_all`: of all peers, and the order in which they were in use last is right.
+        """
+        machine, talk = self.machine, self._talk
+        if talk is None or not talk.is_quiet:
+            return machine
+        now, idle = self.clock.now, self._machines.parameters.peer_idle_time
+        everybody = of_all or talk.few or now - talk.heard > idle * HEARD_SHARE
+        if everybody:
+            talk.heard = now
+        if of_all and not talk.few:
+            uses = talk.uses(now, machine.peers())
+        else:
+            uses = talk.news(now, everybody=everybody)
+        for at, peer, known in uses:
+            self._tell_use(machine, peer, known, at)
+        return machine
+
+    def _tell_use(self, machine: MobileNode, peer: Address, known: float, at: float) -> None:
+        """The machine knows of use until `known`: after a long time, it hears of it in steps."""
+        step = self._machines.parameters.peer_idle_time / 2
+        while known > 0 and at - known > step:
+            known += step
+            self._apply_if_any(machine.used(known, (peer,)))
+        self._apply_if_any(machine.used(at, (peer,)))
+
+    def _apply_if_any(self, effects: Sequence[NodeEffect]) -> None:
+        if effects:
+            self.apply(effects)
+
+    # ---- data without events (`_quiet`) --------------------------------------------------------
+
+    def translation_to(self, peer: Address) -> Translation | None:
+        """How packets to a peer leave; None if that is for the machine to say."""
+        return self._talk.outward(peer) if self._talk is not None else None
+
+    def would_deliver(
+        self, flow: Flow, source: Address, destination: Address, announced: Address | None
+    ) -> bool:
+        """Whether packets of a flow that come with these addresses reach the application."""
+        translation = self._accepting(source, destination, announced)
+        if translation is None or self.name != flow.receiver:
+            return False
+        return translation.inward(source, destination) == (flow.source, flow.destination)
+
+    def conversations(self) -> Conversations:
+        """Its traffic."""
+        assert self._talk is not None
+        return self._talk
 
     # ---- ladders -------------------------------------------------------------------------------
 
@@ -358,3 +444,8 @@ class Host(Dozer):
 def key_of_host(number: int, home: Address) -> Key:
     """The key that a host shares with its IMS: made when it is needed."""
     return Key(number, number.to_bytes(16, "big"), home, EXACT)
+
+
+def _only_drops(effects: Sequence[NodeEffect]) -> bool:
+    """Whether there is nothing to do for a driver."""
+    return all(isinstance(effect, DropPacket) for effect in effects)

@@ -14,6 +14,7 @@ from mat.mapping_table import Servers
 from mat.messages import Endpoint, Message
 from mat_files.distributions import Constant, Distribution
 from mat_sim.engine._clock import NEVER, Clock, Happening, Sleeper
+from mat_sim.engine._longest import longest
 
 
 class Party(Sleeper):
@@ -36,12 +37,16 @@ class Party(Sleeper):
         """The DNS has answered."""
         raise NotImplementedError
 
+    def arrived(self, datagram: "Datagram") -> None:
+        """A datagram of a system other than MAT has arrived."""
+        raise NotImplementedError
+
 
 @final
 class Site:
     """A place, and what the path between it and the core is like."""
 
-    __slots__ = ("_always", "_delay", "kept", "network")
+    __slots__ = ("_always", "_delay", "kept", "longest_delay", "mean_delay", "network")
 
     def __init__(self, delay: Distribution, loss: float, network: str = "") -> None:
         self.network = network
@@ -49,16 +54,15 @@ class Site:
         self.kept = 1 - loss
         """Probability that a packet is not lost on the way."""
         self._delay = delay
+        self.mean_delay = delay.mean
+        """Expectation of how long a packet takes between here and the core, s."""
+        self.longest_delay = longest(delay)
+        """The longest that it takes, s."""
         self._always = delay.value if isinstance(delay, Constant) else -1.0
 
     def delay(self, random: Random) -> float:
         """How long a packet takes between here and the core, s."""
         return self._always if self._always >= 0 else self._delay.sample(random)
-
-    @property
-    def mean_delay(self) -> float:
-        """The expectation of that, s."""
-        return self._delay.mean
 
 
 @final
@@ -105,27 +109,55 @@ class Link:
         return self.site.network
 
 
+class Dependent:
+    """Something that depends on who has an address."""
+
+    __slots__ = ()
+
+    def wake(self) -> None:
+        """That is about to change, or has changed just now."""
+        raise NotImplementedError
+
+
 @final
 class Network:
     """All addresses and the paths between them."""
 
-    __slots__ = ("_links", "clock", "random")
+    __slots__ = ("_dependents", "_links", "clock", "random")
 
     def __init__(self, clock: Clock, random: Random) -> None:
         self.clock = clock
         self.random = random
         self._links: dict[Address, Link] = {}
         """The link that has an address, or had it last."""
+        self._dependents: dict[Address, dict[Dependent, None]] = {}
 
     def connect(self, link: Link, address: Address) -> None:
         """The link has this address from now on."""
         link.address = address
         link.endpoint = None
         self._links[address] = link
+        self._wake_dependents(address)
 
     def disconnect(self, link: Link) -> None:
         """The link is down: its address leads nowhere."""
         link.up = False
+        if link.address is not None:
+            self._wake_dependents(link.address)
+
+    def depend(self, one: Dependent, address: Address) -> None:
+        """`one` is woken when another has the address, or nobody, until `release`."""
+        self._dependents.setdefault(address, {})[one] = None
+
+    def release(self, one: Dependent, address: Address) -> None:
+        """It need not be woken any more."""
+        found = self._dependents.get(address)
+        if found is not None and found.pop(one, one) is None and not found:
+            del self._dependents[address]
+
+    def _wake_dependents(self, address: Address) -> None:
+        for one in list(self._dependents.get(address, ())):
+            one.wake()
 
     def link_of(self, address: Address | None) -> Link | None:
         """The link that has an address now."""
@@ -162,7 +194,11 @@ class Datagram(Happening):
         delay = here.site.delay(network.random)
         if there is not None:
             delay += there.site.delay(network.random)
-        network.clock.after(delay, self)
+        self.travel(delay)
+
+    def travel(self, delay: float) -> None:
+        """The arrival is so many seconds from now."""
+        self.network.clock.after(delay, self)
 
     def happen(self) -> None:
         """The way is over; whether somebody is there shows now."""

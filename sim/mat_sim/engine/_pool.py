@@ -1,7 +1,9 @@
-"""The addresses of one access network, leased as a DHCP server does."""
+"""Addresses: those of one access network, leased as a DHCP server does, and home addresses."""
 
 from array import array
+from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
+from random import Random
 from typing import Final, final
 
 import numpy as np
@@ -78,6 +80,33 @@ class Pool:
                 return number
         given = np.frombuffer(self._until)[_FIRST:]
         return _FIRST + int(given.argmin())
+
+
+@final
+class Homes:
+    """Home addresses in the parts of a prefix: equally many in each, and else at random.
+
+    Who has the same IMS as somebody is so independent of all that goes in turn in a scenario.
+    """
+
+    __slots__ = ("_next", "_parts", "_random")
+
+    def __init__(self, parts: Sequence[IPv4Network | IPv6Network], random: Random) -> None:
+        self._parts = parts
+        self._random = random
+        self._next = [1] * len(parts)
+
+    def give(self, count: int) -> list[Address]:
+        """The next so many addresses; without parts, in order."""
+        order = [number % len(self._parts) for number in range(count)]
+        if len(self._parts) > 1:
+            self._random.shuffle(order)
+        return [self._give(part) for part in order]
+
+    def _give(self, part: int) -> Address:
+        number = self._next[part]
+        self._next[part] += 1
+        return address_in(self._parts[part], number)
 
 
 def _address(number: int, version: int) -> Address:

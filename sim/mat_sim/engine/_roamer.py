@@ -121,6 +121,10 @@ class Roamer(Party):
         """Whether peers are told by messages that a handover waits for."""
         raise NotImplementedError
 
+    def emit(self, flow: Flow) -> None:
+        """Send the next packet of a flow."""
+        raise NotImplementedError
+
     def watched(self) -> None:
         """A handover begins."""
 
@@ -255,12 +259,16 @@ class Roamer(Party):
         self._current = Handover(self._ordinal + 1, now, from_link, self._peers())
         if to_link is not None:
             self._current.reaches(now, to_link)
+        for _, flow in self.flows:
+            flow.handover_begins(now)
         self.watched()
 
     def _close(self, outcome: str) -> None:
         current, self._current = self._current, None
         if current is None:
             return
+        for _, flow in self.flows:
+            flow.handover_ends(current.began, self.clock.now)
         counts = current.to_link is not None
         self.unwatched(kind=current.kind, completed=counts and outcome == COMPLETED)
         if not counts:
@@ -301,7 +309,8 @@ class Roamer(Party):
             self._current.has_address(self.clock.now, link)
             self.tell()
 
-    def _check_complete(self) -> None:
+    def check_complete(self) -> None:
+        """A handover ends when nothing is left to happen."""
         current = self._current
         if current is None or not is_known(current.registered):
             return
@@ -314,7 +323,11 @@ class Roamer(Party):
         """A data packet of a flow has been delivered."""
         if self._current is not None:
             self._current.delivered(self.clock.now, way, peer, through)
-            self._check_complete()
+            self.check_complete()
+
+    def awaits(self, way: str, peer: Address, through: Address) -> bool:
+        """Whether a handover waits for a data packet that is delivered like this."""
+        return self._current is not None and self._current.awaits(way, peer, through)
 
     def end(self) -> None:
         """The run is over."""

@@ -2,7 +2,7 @@
 
 import gc
 import ipaddress
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -20,30 +20,43 @@ from mat_files.errors import Problem, ScenarioError, trace_error
 from mat_files.frames import frame_of
 from mat_files.mobility import Mobility, mobility, movement_digest
 from mat_files.results import Provenance, Results
-from mat_files.scenario import Ims, Scenario
-from mat_files.schema import IMS, MESSAGES, Schema
+from mat_files.scenario import Ims, IpNetwork, Scenario
+from mat_files.schema import FLOWS, IMS, MESSAGES, Schema
 from mat_sim.engine._acquaintance import Acquaintance
+from mat_sim.engine._agent import Agent
+from mat_sim.engine._background import FIRST_KEY, Background
+from mat_sim.engine._baseline import Baseline
 from mat_sim.engine._clock import Clock
 from mat_sim.engine._dormancy import Dormitory, Packing
 from mat_sim.engine._feed import Feed
-from mat_sim.engine._flow import DOWN, UP, Flow
+from mat_sim.engine._flows import rows as flow_rows
+from mat_sim.engine._frames import handover_frame
 from mat_sim.engine._handovers import Handovers
-from mat_sim.engine._host import Host, Machines, Sending, key_of_host
+from mat_sim.engine._host import Host, Machines, key_of_host
 from mat_sim.engine._network import Network, Site
-from mat_sim.engine._pool import Pool, address_in
-from mat_sim.engine._roamer import Access
+from mat_sim.engine._pairs import Pair, pairs_of
+from mat_sim.engine._pool import Homes, Pool, address_in
+from mat_sim.engine._roamer import Access, Roamer
 from mat_sim.engine._station import Station
 from mat_sim.engine._tally import Tally
 from mat_sim.engine._timetable import Timetable, presence
+from mat_sim.engine._traffic import Flows
 from mat_sim.engine._wiring import Wiring
 from mat_sim.engine._zones import Zones
 from mat_sim.ladder import LadderMessage
+from mat_sim.memory import check_memory
+from mat_sim.streams import random_stream
 
 _IMS_SPACE: Final = {
     4: ipaddress.ip_network("198.18.0.0/16"),
     6: ipaddress.ip_network("2001:db8:2::/48"),
 }
 """Where the servers' addresses are: benchmarking and documentation space, no node's."""
+_BACKGROUND_SPACE: Final = {
+    4: ipaddress.ip_network("198.19.0.0/16"),
+    6: ipaddress.ip_network("2001:db8:3::/48"),
+}
+"""Where the requests of `[background]` come from, likewise."""
 _MOST_REPLICAS: Final = 256
 _STEPS: Final = 200
 """Times that progress is reported."""
@@ -74,8 +87,9 @@ def simulate(
     """Run a scenario once; equal scenario, seed and `run` give equal results.
 
     `record` keeps every message, for an animation. Raises `ScenarioError` where the movement cannot
-    be read or does not fit.
+    be read or does not fit, and where the run would not fit into memory.
     """
+    check_memory(scenario)
     with _without_collector():
         moves = mobility(scenario, run)
         _check(scenario, moves)
@@ -134,12 +148,16 @@ class _World:
             zones=self._zones,
             random=self._stream("dns"),
         )
-        self._hosts: list[Host] = []
+        self._hosts: list[Roamer] = []
         """By number."""
         self._handovers = Handovers()
         self._stations: list[Station] = []
-        for place, ims in enumerate(scenario.ims):
-            self._stations += self._build_ims(place, ims)
+        self._baseline: Baseline | None = None
+        if scenario.scenario.system == "mat":
+            for place, ims in enumerate(scenario.every_ims):
+                self._stations += self._build_ims(place, ims)
+        else:
+            self._baseline = self._build_baseline()
         endpoints = [station.endpoint for station in self._stations]
         self._machines = Machines(
             self._parameters,
@@ -149,16 +167,29 @@ class _World:
         )
         self._access = self._build_access()
         self._fixed = self._build_correspondents()
-        self._mobile = self._build_mobile_nodes()
+        homes = self._homes(scenario.mobile_prefix, "homes")
+        self._mobile = self._build_mobile_nodes(homes)
+        self._background = self._build_background(homes)
         self._build_traffic()
         networks = [self._access[name] for name in moves.events.networks]
         Feed(Timetable(moves.events), self._mobile, networks, self.clock)
 
     def _stream(self, name: str) -> Random:
         """A stream of randomness of its own: what one part draws does not move another's."""
-        return Random(f"{self._scenario.scenario.seed}/{self._run}/{name}")
+        return random_stream(self._scenario.scenario.seed, self._run, name)
 
     # ---- building ------------------------------------------------------------------------------
+
+    def _build_baseline(self) -> Baseline:
+        space = _IMS_SPACE[self._scenario.nodes.family]
+        return Baseline(
+            self._scenario,
+            lambda place: address_in(space, place * _MOST_REPLICAS + 1),
+            self._network,
+            self._tally,
+            stream=self._stream,
+            interval=self._scenario.interval(self.clock.end),
+        )
 
     def _build_ims(self, place: int, ims: Ims) -> list[Station]:
         space = _IMS_SPACE[self._scenario.nodes.family]
@@ -180,7 +211,15 @@ class _World:
         name = ims.name if replica == 1 else f"{ims.name}#{replica}"
         random = self._stream(name)
         machine = MappingServer(self._key, own.has, random, parameters=self._parameters)
-        return Station(name, endpoint, ims, machine, wiring=self._wiring, random=random)
+        return Station(
+            name,
+            endpoint,
+            ims,
+            machine,
+            wiring=self._wiring,
+            random=random,
+            interval=self._scenario.interval(self.clock.end),
+        )
 
     def _build_access(self) -> dict[str, Access]:
         random = self._stream("attachment")
@@ -195,69 +234,88 @@ class _World:
             if network.pool is not None
         }
 
-    def _build_host(self, name: str, role: str, home: Address) -> Host:
-        host = Host(
-            len(self._hosts),
-            name,
-            role,
-            home,
-            machines=self._machines,
-            wiring=self._wiring,
-            handovers=self._handovers,
-        )
+    def _build_host(self, name: str, role: str, home: Address) -> Roamer:
+        number, handovers = len(self._hosts), self._handovers
+        if self._baseline is not None:
+            host: Roamer = self._baseline.host(number, name, role, home, handovers=handovers)
+        else:
+            machines, wiring = self._machines, self._wiring
+            host = Host(
+                number, name, role, home, machines=machines, wiring=wiring, handovers=handovers
+            )
         self._hosts.append(host)
         return host
 
     def _key(self, number: int) -> Key | None:
+        if self._background is not None and number >= FIRST_KEY:
+            return self._background.key(number)
         return key_of_host(number, self._hosts[number].home)
 
-    def _build_correspondents(self) -> list[Host]:
-        fixed, hosts = self._scenario.correspondents, list[Host]()
+    def _build_correspondents(self) -> list[Roamer]:
+        fixed, hosts = self._scenario.correspondents, list[Roamer]()
         site = Site(fixed.delay, fixed.loss)
         if fixed.network is not None:
             site = self._access[fixed.network].site
-        for number in range(1, fixed.count + 1):
-            home = address_in(self._scenario.correspondent_prefix, number)
+        homes = self._homes(self._scenario.correspondent_prefix, "homes of correspondents")
+        for number, home in enumerate(homes.give(fixed.count), 1):
             host = self._build_host(f"CN{number}", "CN", home)
             host.settle_at(site, home)
             hosts.append(host)
         return hosts
 
-    def _build_mobile_nodes(self) -> list[Host]:
-        prefix = self._scenario.mobile_prefix
+    def _homes(self, prefix: IpNetwork, stream: str) -> Homes:
+        return Homes(self._scenario.shares(prefix), self._stream(stream))
+
+    def _build_mobile_nodes(self, homes: Homes) -> list[Roamer]:
+        names = self._moves.nodes
         return [
-            self._build_host(name, "MN", address_in(prefix, number))
-            for number, name in enumerate(self._moves.nodes, 1)
+            self._build_host(name, "MN", home)
+            for name, home in zip(names, homes.give(len(names)), strict=True)
         ]
+
+    def _build_background(self, homes: Homes) -> Background | None:
+        load = self._scenario.background
+        if not load.nodes:
+            return None
+        background = Background(
+            load,
+            address_in(_BACKGROUND_SPACE[self._scenario.nodes.family], 1),
+            homes.give(load.nodes),
+            wiring=self._wiring,
+            zones=self._zones,
+            random=self._stream("background"),
+        )
+        background.register(self._stations)
+        return background
 
     def _build_traffic(self) -> None:
         traffic = self._scenario.traffic
-        mobile = self._mobile
-        pairs: list[tuple[Host, Host]] = []
-        if traffic.pairs == "correspondent":
-            pairs = [(mn, self._fixed[i % len(self._fixed)]) for i, mn in enumerate(mobile)]
-        elif traffic.pairs == "mobile":
-            pairs = list(zip(mobile[::2], mobile[1::2], strict=False))
+        pairs = pairs_of(traffic, self._mobile, self._fixed, self._stream("pairs"))
         if traffic.established:
             self._acquaint(pairs)
-        random = self._stream("traffic")
-        first, gone = presence(self._moves.events, len(mobile), self._moves.end)
-        spans: dict[int, tuple[float, float]] = {}
-        for host, begin, leaves in zip(mobile, first, gone, strict=True):
+        first, gone = presence(self._moves.events, len(self._mobile), self._moves.end)
+        for host, leaves in zip(self._mobile, gone, strict=True):
             host.leaves = leaves
-            if traffic.up or traffic.down:
-                spans[host.number] = begin, leaves
-        for one, other in pairs:
-            ends = [spans[host.number] for host in (one, other) if host.number in spans]
-            begin = max((begin for begin, _ in ends), default=0.0)
-            stops = min((leaves for _, leaves in ends), default=self._moves.end)
-            for sender, receiver, rate in ((one, other, traffic.up), (other, one, traffic.down)):
-                if rate:
-                    flow = self._flow(sender, receiver, rate, stops)
-                    phase = random.random() * flow.spacing
-                    self.clock.at(begin + traffic.start + phase, Sending(sender, flow))
+        if not traffic.up and not traffic.down:
+            return
+        flows = Flows(
+            traffic,
+            self._network,
+            self._tally,
+            parameters=self._parameters,
+            random=self._stream("traffic"),
+            quiet=self._stream("quiet traffic"),
+        )
+        numbers = (host.number for host in self._mobile)
+        spans = dict(zip(numbers, zip(first, gone, strict=True), strict=True))
+        flows.make(pairs, spans, self._moves.end)
 
-    def _acquaint(self, pairs: list[tuple[Host, Host]]) -> None:
+    def _acquaint(self, strangers: list[Pair]) -> None:
+        pairs = [
+            (one, other)
+            for one, other in strangers
+            if isinstance(one, Host) and isinstance(other, Host)
+        ]
         self._wiring.warm_until = self._scenario.dns.ttl
         acquaintance = Acquaintance(
             pairs,
@@ -268,33 +326,27 @@ class _World:
         )
         self.clock.at(0.0, acquaintance)
 
-    def _flow(self, sender: Host, receiver: Host, rate: float, stops: float) -> Flow:
-        flow = Flow(
-            sender=sender.name,
-            receiver=receiver.name,
-            source=sender.home,
-            destination=receiver.home,
-            spacing=1 / rate,
-            size=self._scenario.traffic.size,
-            stops=stops,
-        )
-        sender.flows = (*sender.flows, (UP, flow))
-        receiver.flows = (*receiver.flows, (DOWN, flow))
-        return flow
+    @property
+    def _servers(self) -> Sequence[Station | Agent]:
+        return self._stations if self._baseline is None else self._baseline.agents
 
     # ---- results -------------------------------------------------------------------------------
 
     def finished(self) -> Run:
         """Close what is open and make the tables."""
+        for host in self._hosts:
+            for _, flow in host.flows:
+                flow.settle()
         for host in self._mobile:
             host.end()
         results = Results(
-            self._handovers.frame(self._run, [host.name for host in self._hosts]),
-            _frame(MESSAGES, self._tally.rows(self._run)),
-            _frame(IMS, (row for one in self._stations for row in one.rows(self._run))),
+            handover_frame(self._handovers, self._run, [host.name for host in self._hosts]),
+            _frame(MESSAGES, self._tally.rows(self._run, self._scenario.nodes.family)),
+            _frame(IMS, (row for one in self._servers for row in one.rows(self._run))),
             self._provenance(),
+            _frame(FLOWS, flow_rows(self._hosts, self._run)),
         )
-        names = [station.name for station in self._stations]
+        names = [server.name for server in self._servers]
         fixed = [host.name for host in self._fixed]
         return Run(
             results,

@@ -1,8 +1,6 @@
-"""An IMS: the real machine behind a queue with workers, a service time and a store."""
+"""An IMS: the real machine behind workers and a queue, and a store."""
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Final, assert_never, final
 
@@ -20,66 +18,68 @@ from mat.effects import (
     StoreWrite,
 )
 from mat.mapping_table import Servers
-from mat.messages import Endpoint, HaNotify, HaQuery, ImsUpdate, MaQuery, Message
+from mat.messages import Endpoint, HaNotify, HaQuery, ImsUpdate, MaAnswer, MaQuery, Message
 from mat.registrations import RegistrationTable
 from mat.server import MappingServer
-from mat_files.scenario import Ims
+from mat_files.distributions import Distribution
+from mat_files.scenario import Ims, Services
 from mat_sim.engine._clock import Happening
 from mat_sim.engine._network import Link, Party, Site
+from mat_sim.engine._record import Record, Row
 from mat_sim.engine._wiring import Wiring
+from mat_sim.engine._workers import Work, Workers
 
-INTERVAL: Final = 10.0
-"""Seconds of one row of the table `ims`."""
-
-
-@final
-@dataclass(slots=True)
-class _Interval:
-    received: int = 0
-    answered: int = 0
-    refused: int = 0
-    dropped: int = 0
-    busy: float = 0.0
-    queue_max: int = 0
-    waits: int = 0
-    wait_sum: float = 0.0
-    wait_max: float = 0.0
-    mappings: int = 0
+_UNKNOWN: Final = -1.0
+"""When what is answered now arrived, where that is not known."""
 
 
 @final
-class _Service(Happening):
-    """A message at an IMS; its happening is the end of the service."""
+class _Request(Work):
+    """A message at an IMS."""
 
-    __slots__ = ("_message", "_source", "_station", "since")
+    __slots__ = ("_message", "_source", "_station")
 
     def __init__(
-        self, station: "Station", message: Message, source: Endpoint, since: float
+        self, station: "Station", workers: Workers, message: Message, source: Endpoint
     ) -> None:
+        super().__init__(workers, station.clock.now)
         self._station = station
         self._message = message
         self._source = source
-        self.since = since
-        """When it arrived, s."""
 
-    def happen(self) -> None:
-        """The worker is done."""
-        self._station.served(self._message, self._source)
+    def duration(self) -> float:
+        """How long a worker takes, s."""
+        return self._station.time_for(self._message)
+
+    def done(self) -> None:
+        """The machine hears of it."""
+        self._station.serve(self._message, self._source, self.since)
 
 
 @final
-class _Durable(Happening):
-    """An update becomes durable."""
+class _Update:
+    """An IMS Update on its way into the store, and when it arrived, s."""
 
-    __slots__ = ("_effect", "_station")
+    __slots__ = ("effect", "since")
 
-    def __init__(self, station: "Station", effect: StoreWrite) -> None:
+    def __init__(self, effect: StoreWrite, since: float) -> None:
+        self.effect = effect
+        self.since = since
+
+
+@final
+class _Commit(Happening):
+    """Updates become durable."""
+
+    __slots__ = ("_group", "_station")
+
+    def __init__(self, station: "Station", group: list[_Update]) -> None:
         self._station = station
-        self._effect = effect
+        self._group = group
 
     def happen(self) -> None:
-        """It is."""
-        self._station.durable(self._effect)
+        """They are."""
+        self._station.committed(self._group)
 
 
 @final
@@ -87,13 +87,16 @@ class Station(Party):
     """One IMS, or one replica of it."""
 
     __slots__ = (
-        "_busy",
-        "_intervals",
+        "_committing",
+        "_gathered",
         "_machine",
         "_model",
-        "_queue",
         "_random",
+        "_record",
+        "_since",
+        "_times",
         "_wiring",
+        "_workers",
         "endpoint",
         "site",
         "store",
@@ -108,25 +111,41 @@ class Station(Party):
         *,
         wiring: Wiring,
         random: Random,
+        interval: float,
     ) -> None:
+        """`interval` is the length of a row of the table, s."""
         super().__init__(wiring.network.clock, name, name)
         self.endpoint = endpoint
         self._model = model
         self._machine = machine
         self._wiring = wiring
         self._random = random
+        self._times = _times(model.services)
+        self._record = Record(self.clock, name, model.workers, interval)
+        self._workers = Workers(self.clock, model.workers, model.queue, self._record)
         self.site = Site(model.delay, model.loss)
         self.store = RegistrationTable()
         """What it holds of its nodes."""
-        self._queue: deque[_Service] = deque()
-        self._busy = 0
-        self._intervals: list[_Interval] = []
+        self._gathered: list[_Update] = []
+        """What the next commit will make durable."""
+        self._committing = False
+        self._since = _UNKNOWN
+        """When the request arrived that is worked on, s."""
         wiring.network.connect(Link(self, self.site), endpoint.address)
+
+    def hold(self, key: bytes, record: bytes) -> None:
+        """This is registered, packed, when the run begins."""
+        self.store.put(key, record)
+        self._record.holds(len(self.store))
 
     @property
     def mean_service(self) -> float:
-        """Mean time that a worker spends on a message, s."""
+        """Mean time that a worker spends on a message of a type without a time of its own, s."""
         return self._model.service.mean
+
+    def time_for(self, message: Message) -> float:
+        """How long a worker takes for a message, s."""
+        return self._times.get(type(message), self._model.service).sample(self._random)
 
     def deadline(self) -> float | None:
         """When the machine wants to be woken."""
@@ -137,39 +156,19 @@ class Station(Party):
         self._apply(self._machine.handle_timer(now))
 
     def receive(self, message: Message, source: Endpoint) -> None:
-        """A message has arrived: to a worker, into the queue, or into the void."""
-        interval = self._interval()
-        interval.received += 1
-        work = _Service(self, message, source, self.clock.now)
-        if self._busy < self._model.workers:
-            self._begin(work)
-        elif len(self._queue) < self._model.queue:
-            self._queue.append(work)
-            interval.queue_max = max(interval.queue_max, len(self._queue))
-        else:
-            interval.dropped += 1
+        """A message has arrived."""
+        self._workers.offer(_Request(self, self._workers, message, source))
 
     def servers_found(self, home_address: Address, result: Servers | NotFound) -> None:
         """The DNS answered."""
         self._apply(self._machine.servers_found(self.clock.now, home_address, result))
 
-    def _begin(self, work: "_Service") -> None:
-        self._busy += 1
-        service = self._model.service.sample(self._random)
-        now = self.clock.now
-        interval = self._interval()
-        interval.waits += 1
-        interval.wait_sum += now - work.since
-        interval.wait_max = max(interval.wait_max, now - work.since)
-        self._add_busy(now, min(now + service, self.clock.end))
-        self.clock.after(service, work)
-
-    def served(self, message: Message, source: Endpoint) -> None:
-        """A worker is done with a message, and takes the next."""
-        self._busy -= 1
+    def serve(self, message: Message, source: Endpoint, since: float) -> None:
+        """A worker has seen to a message, which arrived at `since`."""
+        # What an answer of another IMS makes possible answers requests that arrived before it.
+        self._since = since if not isinstance(message, MaAnswer) else _UNKNOWN
         self._apply(self._machine.receive(self.clock.now, message, source))
-        if self._queue:
-            self._begin(self._queue.popleft())
+        self._since = _UNKNOWN
 
     def _apply(self, effects: Sequence[ServerEffect]) -> None:
         repeat = False
@@ -199,71 +198,69 @@ class Station(Party):
             case _:
                 assert_never(effect)
 
+    # ---- the store -----------------------------------------------------------------------------
+
     def _store(self, effect: StoreWrite) -> None:
+        update = _Update(effect, self._since)
+        if self._model.group_commit:
+            self._gathered.append(update)
+            if not self._committing:
+                self._commit()
+            return
         taken = self._model.store.sample(self._random)
         if taken > 0:
-            self.clock.after(taken, _Durable(self, effect))
+            self.clock.after(taken, _Commit(self, [update]))
         else:
-            self.durable(effect)
+            self._durable(update)
 
-    def durable(self, effect: StoreWrite) -> None:
+    def _commit(self) -> None:
+        """What has been gathered goes into the store together."""
+        group, self._gathered = self._gathered, []
+        self._committing = True
+        self.clock.after(self._model.store.sample(self._random), _Commit(self, group))
+
+    def committed(self, group: list[_Update]) -> None:
+        """A group of updates is durable."""
+        for update in group:
+            self._durable(update)
+        if self._model.group_commit:
+            self._committing = False
+            if self._gathered:
+                self._commit()
+
+    def _durable(self, update: _Update) -> None:
         """An update is in the store."""
+        effect, self._since = update.effect, update.since
         outcome, freshness = self.store.write(effect.registration)
-        self._interval().mappings = len(self.store)
+        self._record.holds(len(self.store))
         self._apply(self._machine.written(self.clock.now, effect, outcome, freshness))
+        self._since = _UNKNOWN
+
+    # ---- its record ----------------------------------------------------------------------------
 
     def _count_answer(self, message: Message) -> None:
         if isinstance(message, ImsUpdate | MaQuery | HaNotify | HaQuery):
             return
-        interval = self._interval()
-        interval.answered += 1
-        interval.refused += message.code != 0
+        response = self.clock.now - self._since if self._since >= 0 else _UNKNOWN
+        self._record.answered(refused=message.code != 0, response=response)
 
-    # ---- intervals -----------------------------------------------------------------------------
-
-    def _interval(self) -> _Interval:
-        return self._interval_at(int(self.clock.now / INTERVAL))
-
-    def _interval_at(self, number: int) -> _Interval:
-        while len(self._intervals) <= number:
-            before = self._intervals[-1].mappings if self._intervals else 0
-            self._intervals.append(_Interval(mappings=before))
-        return self._intervals[number]
-
-    def _add_busy(self, begin: float, end: float) -> None:
-        """Busy time from `begin` to `end`, shared among the intervals it lies in."""
-        number = int(begin / INTERVAL)
-        while begin < end:
-            until = min(end, (number + 1) * INTERVAL)
-            self._interval_at(number).busy += until - begin
-            begin, number = until, number + 1
-
-    def rows(self, run: int) -> list[dict[str, object]]:
-        """The rows of the table `ims`, up to the end of the run."""
-        end = self.clock.end
-        self._interval_at(max(0, int(end / INTERVAL - 1e-9)))
-        rows: list[dict[str, object]] = []
-        for number, interval in enumerate(self._intervals):
-            start = number * INTERVAL
-            length = min(INTERVAL, end - start)
-            if length <= 0:
-                break
-            mean = interval.wait_sum / interval.waits if interval.waits else None
-            rows.append(
-                {
-                    "run": run,
-                    "ims": self.name,
-                    "start": start,
-                    "interval": length,
-                    "received": interval.received,
-                    "answered": interval.answered,
-                    "refused": interval.refused,
-                    "dropped": interval.dropped,
-                    "busy": min(1.0, interval.busy / (length * self._model.workers)),
-                    "queue_max": interval.queue_max,
-                    "wait_mean": mean,
-                    "wait_max": interval.wait_max if interval.waits else None,
-                    "mappings": interval.mappings,
-                }
-            )
+    def rows(self, run: int) -> list[Row]:
+        """The rows of the table `ims`."""
+        rows = self._record.rows(run)
+        for row in rows:
+            row["forwarded"] = None
         return rows
+
+
+def _times(services: Services | None) -> dict[type, Distribution]:
+    """The time of a worker for the types of message that have one of their own."""
+    if services is None:
+        return {}
+    given: dict[type, Distribution | None] = {
+        ImsUpdate: services.update,
+        MaQuery: services.query,
+        HaNotify: services.notify,
+        HaQuery: services.ha_query,
+        MaAnswer: services.answer,
+    }
+    return {kind: time for kind, time in given.items() if time is not None}

@@ -16,10 +16,13 @@ from mat.messages import (
     MaQuery,
     Message,
 )
+from mat_sim.baselines import IPV4_HEADER, IPV6_HEADER, UDP_HEADER, Datagram
 from mat_sim.engine._network import Party
 from mat_sim.ladder import LadderMessage
 
 DNS_PARTY: Final = "DNS"
+RESOLVER: Final = "resolver"
+"""Role of the caching resolvers of sites."""
 DNS_QUERY_SIZE: Final = 64
 """Bytes of a DNS query for an IMS record, and of its answer: typical, for the byte count only."""
 DNS_ANSWER_SIZE: Final = 88
@@ -30,6 +33,8 @@ _KINDS: Final = 2
 """Kinds of handover, soft and hard; of each, one ladder is recorded."""
 _MOST_WATCHED: Final = 16
 """Nodes that are watched at a time, of a crowd that moves together."""
+_MOST_WATCHES: Final = 500
+"""Handovers that are watched in all: a kind that has not come by then may never come."""
 
 Kind: TypeAlias = Literal["signal", "data", "dns"]
 
@@ -44,6 +49,8 @@ class Count:
     lost: int = 0
     retransmitted: int = 0
     bytes: int = 0
+    udp: bool = False
+    """Whether `bytes` are UDP payload; else whole IP packets."""
 
 
 @final
@@ -86,6 +93,11 @@ class Watch:
         kept = {id(line) for line in last.values()}
         return [line.finished() for line in self.lines if line.sent >= begin or id(line) in kept]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no data packet is recorded any more."""
+        return self._data >= _MOST_DATA
+
     def add(self, line: Line) -> None:
         """Record a line, unless it is one data packet too many."""
         self._data += line.kind == "data"
@@ -97,11 +109,13 @@ class Watch:
 class Tally:
     """All counts of a run, and the watches that are on."""
 
-    __slots__ = ("_counts", "_watches", "ladders", "recording", "watching")
+    __slots__ = ("_begun", "_counts", "_watches", "ladders", "recording", "watching")
 
     def __init__(self, *, records: bool = False) -> None:
         """`records` keeps every line, for an animation; else only ladders are kept."""
         self._counts: dict[tuple[str, str, str], Count] = {}
+        self._begun = 0
+        """Watches so far."""
         self._watches: dict[str | Address, Watch] = {}
         """By the node's name and by its home address."""
         self.ladders: dict[str, Watch] = {}
@@ -112,7 +126,9 @@ class Tally:
 
     def watch(self, name: str, home: Address) -> None:
         """Record what concerns this node from now on, while ladders are missing."""
-        if len(self.ladders) < _KINDS and len(self._watches) < 2 * _MOST_WATCHED:
+        wanted = len(self.ladders) < _KINDS and self._begun < _MOST_WATCHES
+        if wanted and len(self._watches) < 2 * _MOST_WATCHED:
+            self._begun += 1
             self._watches[name] = self._watches[home] = Watch(name, home)
             self.watching = True
 
@@ -143,6 +159,7 @@ class Tally:
         count.sent += 1
         count.retransmitted += repeat
         count.bytes += size_of(message)
+        count.udp = True
         return count
 
     def note_message(
@@ -155,6 +172,32 @@ class Tally:
         there = receiver.role if receiver is not None else sender.role
         step = _step(message, sender.role, there)
         return self._note(Line(now, sender.name, name, NAMES[type(message)], step, "signal"), about)
+
+    def count_datagram(
+        self, datagram: Datagram, sender: Party, receiver: Party, *, repeat: bool
+    ) -> Count:
+        """As `count_message`, for a datagram of another system, data or signalling."""
+        count = self.count(datagram.name, sender.role, receiver.role)
+        count.sent += 1
+        count.retransmitted += repeat
+        count.bytes += datagram.size
+        return count
+
+    def note_datagram(
+        self, now: float, datagram: Datagram, sender: Party, receiver: Party
+    ) -> list[Line] | None:
+        """As `note_message`, for a datagram of another system."""
+        kind: Kind = "data" if datagram.is_data else "signal"
+        line = Line(now, sender.name, receiver.name, datagram.name, None, kind)
+        named = (home for home in _named(datagram) if home in self._watches)
+        return self._note(line, next(named, None))
+
+    def wants_data(self, sender: str, receiver: str) -> bool:
+        """Whether a data packet would get a line."""
+        if self.recording is not None:
+            return True
+        found = self._watches.get(sender), self._watches.get(receiver)
+        return any(watch is not None and not watch.is_full for watch in found)
 
     def _concerns(self, sender: str, receiver: str, about: Address | None) -> bool:
         """Whether anybody wants a line."""
@@ -180,19 +223,32 @@ class Tally:
         label = "data + MUO" if announced else "data"
         return self._note(Line(now, sender.name, receiver.name, label, None, "data"), None)
 
-    def look_up(self, now: float, asker: Party, home: Address) -> list[Line] | None:
-        """A question to the DNS goes out, and will be answered."""
+    def look_up(
+        self,
+        now: float,
+        asker: Party,
+        home: Address,
+        question: str = "IMS?",
+        *,
+        answers: str = DNS_PARTY,
+    ) -> list[Line] | None:
+        """A question to the DNS goes out, and will be answered by a party of the role `answers`."""
+        self.count_look_up(asker.role, answers)
+        if not self.watching:
+            return None
+        return self._note(Line(now, asker.name, DNS_PARTY, question, None, "dns"), home)
+
+    def count_look_up(self, asks: str, answers: str) -> None:
+        """A question to the DNS and its answer, by role."""
         for kind, sender, receiver, size in (
-            ("DNS query", asker.role, DNS_PARTY, DNS_QUERY_SIZE),
-            ("DNS answer", DNS_PARTY, asker.role, DNS_ANSWER_SIZE),
+            ("DNS query", asks, answers, DNS_QUERY_SIZE),
+            ("DNS answer", answers, asks, DNS_ANSWER_SIZE),
         ):
             count = self.count(kind, sender, receiver)
             count.sent += 1
             count.delivered += 1
             count.bytes += size
-        if not self.watching:
-            return None
-        return self._note(Line(now, asker.name, DNS_PARTY, "IMS?", None, "dns"), home)
+            count.udp = True
 
     def _note(self, line: Line, about: Address | None) -> list[Line] | None:
         """Put the line into every ladder that it concerns."""
@@ -210,8 +266,9 @@ class Tally:
         """Of each kind of handover, the node and its messages."""
         return {kind: (watch.name, watch.finished()) for kind, watch in self.ladders.items()}
 
-    def rows(self, run: int) -> Iterator[dict[str, object]]:
-        """The rows of the table `messages`."""
+    def rows(self, run: int, family: Literal[4, 6]) -> Iterator[dict[str, object]]:
+        """The rows of the table `messages`, in this version of IP."""
+        header = (IPV4_HEADER if family == 4 else IPV6_HEADER) + UDP_HEADER
         for (kind, sender, receiver), count in sorted(self._counts.items()):
             yield {
                 "run": run,
@@ -223,7 +280,18 @@ class Tally:
                 "lost": count.lost,
                 "retransmitted": count.retransmitted,
                 "bytes": count.bytes,
+                "ip_bytes": count.bytes + (count.sent * header if count.udp else 0),
             }
+
+
+def _named(datagram: Datagram) -> Iterator[Address]:
+    """The home addresses that a datagram of another system is about."""
+    payload = datagram.payload
+    while isinstance(payload, Datagram):
+        datagram, payload = payload, payload.payload
+    named = (getattr(payload, "home_address", None), datagram.home_source)
+    yield from (home for home in (*named, datagram.home_destination) if home is not None)
+    yield from (datagram.source, datagram.destination)
 
 
 def _about(message: Message) -> Address | None:

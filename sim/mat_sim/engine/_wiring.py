@@ -10,7 +10,7 @@ from mat.messages import MAT_PORT, Endpoint, Message
 from mat_files.scenario import Dns
 from mat_sim.engine._clock import Happening
 from mat_sim.engine._network import Datagram, Network, Party, Site
-from mat_sim.engine._tally import Count, Line, Tally
+from mat_sim.engine._tally import DNS_PARTY, RESOLVER, Count, Line, Tally
 from mat_sim.engine._zones import Zones
 
 
@@ -55,9 +55,9 @@ class Letter(Datagram):
 
 @final
 class Wiring:
-    """Messages between parties, the DNS with a cache per asker, and the count of it all."""
+    """Messages between parties, the DNS with its caches, and the count of it all."""
 
-    __slots__ = ("_dns", "_random", "_zones", "network", "tally", "warm_until")
+    __slots__ = ("_dns", "_random", "_resolvers", "_zones", "network", "tally", "warm_until")
 
     def __init__(
         self, network: Network, tally: Tally, *, dns: Dns, zones: Zones, random: Random
@@ -67,6 +67,8 @@ class Wiring:
         self._dns = dns
         self._zones = zones
         self._random = random
+        self._resolvers: dict[Site, dict[Address, float]] = {}
+        """Until when the resolver of a site may keep what it knows, s, by home address."""
         self.warm_until = 0.0
         """Until when all answers of the DNS are in everybody's cache, s."""
 
@@ -88,19 +90,45 @@ class Wiring:
         if known or clock.now < self.warm_until:
             clock.after(0.0, _Told(asker, home_address, result))
             return
+        if self._dns.resolver is not None and site is not None:
+            lines = self.tally.look_up(clock.now, asker, home_address, answers=RESOLVER)
+            back = self._dns.resolver.sample(self._random)
+            told = _Told(asker, home_address, result, lines=lines)
+            clock.after(self._dns.resolver.sample(self._random), _Asked(self, site, told, back))
+            return
         lines = self.tally.look_up(clock.now, asker, home_address)
-        taken = 2 * self._dns.delay.sample(self._random) + self._dns.service.sample(self._random)
-        if site is not None:
-            taken += 2 * site.delay(self._random)
+        taken = self._taken(site)
         keep = clock.now + taken + self._dns.ttl
         clock.after(taken, _Told(asker, home_address, result, keep=keep, lines=lines))
+
+    def _taken(self, site: Site | None) -> float:
+        """How long the DNS takes to answer a question from a site, s."""
+        taken = 2 * self._dns.delay.sample(self._random) + self._dns.service.sample(self._random)
+        return taken if site is None else taken + 2 * site.delay(self._random)
+
+    def resolve(self, site: Site, told: "_Told", back: float) -> None:
+        """A site's resolver is asked: it tells at once what it knows, and else asks the DNS."""
+        now = self.network.clock.now
+        cache = self._resolvers.setdefault(site, {})
+        until = cache.get(told.home_address, -1.0)
+        if until > now:
+            told.keep = until
+            self.network.clock.after(back, told)
+            return
+        self.tally.count_look_up(RESOLVER, DNS_PARTY)
+        self.network.clock.after(self._taken(site), _Resolved(self, cache, told, back))
+
+    def resolved(self, cache: dict[Address, float], told: "_Told", back: float) -> None:
+        """The DNS has answered a resolver, which keeps the answer and passes it on."""
+        told.keep = cache[told.home_address] = self.network.clock.now + self._dns.ttl
+        self.network.clock.after(back, told)
 
 
 @final
 class _Told(Happening):
     """The DNS's answer reaches who asked."""
 
-    __slots__ = ("_asker", "_home_address", "_keep", "_lines", "_result")
+    __slots__ = ("_asker", "_lines", "_result", "home_address", "keep")
 
     def __init__(
         self,
@@ -112,9 +140,9 @@ class _Told(Happening):
         lines: list[Line] | None = None,
     ) -> None:
         self._asker = asker
-        self._home_address = home_address
+        self.home_address = home_address
         self._result = result
-        self._keep = keep
+        self.keep = keep
         """Until when the answer may be kept, s; past if it was cached already."""
         self._lines = lines
 
@@ -122,11 +150,47 @@ class _Told(Happening):
         """The answer is there."""
         asker = self._asker
         now = asker.clock.now
-        if self._keep > now:
+        if self.keep > now:
             if asker.cached is None:
                 asker.cached = {}
-            asker.cached[self._home_address] = self._keep
+            asker.cached[self.home_address] = self.keep
         if self._lines is not None:
             for line in self._lines:
                 line.received = now
-        asker.servers_found(self._home_address, self._result)
+        asker.servers_found(self.home_address, self._result)
+
+
+@final
+class _Asked(Happening):
+    """A question has come to the resolver of a site; its answer will take `back` from there."""
+
+    __slots__ = ("_back", "_site", "_told", "_wiring")
+
+    def __init__(self, wiring: Wiring, site: Site, told: _Told, back: float) -> None:
+        self._wiring = wiring
+        self._site = site
+        self._told = told
+        self._back = back
+
+    def happen(self) -> None:
+        """The resolver sees to it."""
+        self._wiring.resolve(self._site, self._told, self._back)
+
+
+@final
+class _Resolved(Happening):
+    """The DNS's answer reaches a resolver."""
+
+    __slots__ = ("_back", "_cache", "_told", "_wiring")
+
+    def __init__(
+        self, wiring: Wiring, cache: dict[Address, float], told: _Told, back: float
+    ) -> None:
+        self._wiring = wiring
+        self._cache = cache
+        self._told = told
+        self._back = back
+
+    def happen(self) -> None:
+        """It has it."""
+        self._wiring.resolved(self._cache, self._told, self._back)

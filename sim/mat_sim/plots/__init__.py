@@ -14,11 +14,11 @@ Start reading at `_style.py`; `_distributions.py`, `_bars.py`, `_load.py` and `_
 plots, `_knee.py` finds the knee of a load curve. matplotlib is imported when something is drawn.
 """
 
-from mat_sim.plots._bars import stacked
+from mat_sim.plots._bars import estimates, stacked
 from mat_sim.plots._curve import curve
 from mat_sim.plots._distributions import comparison, distribution, interruption, parts
 from mat_sim.plots._knee import Knee, knee
-from mat_sim.plots._load import ims_load
+from mat_sim.plots._load import ims_load, over_time
 from mat_sim.plots._style import Width, save, settings, style
 
 __all__ = [
@@ -27,9 +27,11 @@ __all__ = [
     "comparison",
     "curve",
     "distribution",
+    "estimates",
     "ims_load",
     "interruption",
     "knee",
+    "over_time",
     "parts",
     "save",
     "settings",

@@ -54,7 +54,7 @@ def knee(
     table = table[table[:, 0] != 0]
     table = table[np.argsort(table[:, 0], kind="stable")]
     x, y = table[:, 0], table[:, 1]
-    _check(table)
+    _check(table[:, :2])
     power = x / y
     best = int(power.argmax())
     if best in (0, len(x) - 1):
@@ -63,8 +63,9 @@ def knee(
     load = _vertex(x[near], power[near])
     first, last = x[best - 1], x[best + 1]
     if table.shape[1] == 4:
-        possible = x[x / table[:, 2] >= (x / table[:, 3]).max()]
-        first, last = min(first, possible[0]), max(last, possible[-1])
+        # Cross-multiplied, as the band of a few runs may reach below 0.
+        possible = x[x >= (x / table[:, 3]).max() * table[:, 2]]
+        first, last = min([first, *possible]), max([last, *possible])
     return Knee(load, float(np.interp(load, x, y)), float(first), float(last))
 
 

@@ -1,11 +1,12 @@
 """The load of the IMS over time."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from mat_files.palette import OKABE_ITO
-from mat_sim.plots._style import label, legend_above, library, nothing, pyplot, settle
+from mat_sim.plots._style import axes_or_new, label, legend_above, library, nothing, pyplot, settle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mat_files.results import Results
+    from mat_sim.study import Statistic
 
 _PANELS: Final = (
     ("arrivals", "arrivals\n(messages/s)"),
@@ -97,3 +99,45 @@ def _draw(axes: Any, table: Any, server: str, index: int, several: bool) -> None
     if several and coloured:
         low, high = table["low"].to_numpy(), table["high"].to_numpy()
         axes.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
+
+
+def over_time(
+    sources: "Mapping[str, Results]",
+    statistic: "Statistic",
+    *,
+    factor: float = 1.0,
+    y_label: str | None = None,
+    axes: "Axes | None" = None,
+) -> "Axes":
+    """A quantity of the table `ims` in each interval of a run, by name of the results.
+
+    `statistic` says which, such as `Statistic("received / interval", table="ims")`; where several
+    servers have a row for an interval, it is their sum. Of several runs, the line is the mean and
+    the band its 95 % confidence interval in each interval. `factor` is applied to both.
+    """
+    drawing = axes_or_new(axes)
+    for index, (name, results) in enumerate(sources.items()):
+        times, columns = _course(statistic, results)
+        _draw_course(drawing, times, [factor * column for column in columns], name, index)
+    label(drawing, "time (s)", y_label or statistic.name)
+    return drawing
+
+
+def _draw_course(axes: Any, times: Any, columns: list[Any], name: str, index: int) -> None:
+    middle, low, high = columns
+    colour = OKABE_ITO[index % len(OKABE_ITO)]
+    axes.step(times, middle, where="post", color=colour, label=name)
+    axes.fill_between(times, low, high, step="post", color=colour, alpha=0.2, linewidth=0)
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0)
+
+
+def _course(statistic: "Statistic", results: "Results") -> "tuple[Any, list[Any]]":
+    """Begins of intervals, and for each the mean over the runs and the ends of its interval."""
+    from mat_sim.study import student_t
+
+    rows = statistic.observed(results)
+    runs: Any = rows.pivot_table("value", "time", "run", aggfunc="sum")
+    found = [student_t(values) for values in runs.to_numpy(np.float64)]
+    table = np.array([(each.value, each.low, each.high) for each in found]).reshape(-1, 3)
+    return runs.index.to_numpy(np.float64), list(table.T)

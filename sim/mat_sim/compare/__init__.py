@@ -1,0 +1,35 @@
+"""Two sets of results side by side: the simulator's and the namespace lab's, or any other two.
+
+Start reading at `_comparison.py`, which says what agrees; `_show.py` prints and draws it, `_lab.py`
+has the lab play a scenario, as a program of its own, and `command.py` is `mat sim compare`.
+docs/compare.md says what simulator and lab are known to differ in. Public names load on first use,
+so that the command's help stays cheap.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from mat_sim.compare._comparison import Comparison, Count, Line, Side, Tolerance, compare
+    from mat_sim.compare._show import figure, print_comparison, write_comparison
+
+_SHOW: Final = ("figure", "print_comparison", "write_comparison")
+
+__all__ = [
+    "Comparison",
+    "Count",
+    "Line",
+    "Side",
+    "Tolerance",
+    "compare",
+    "figure",
+    "print_comparison",
+    "write_comparison",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "_show" if name in _SHOW else "_comparison"
+    return getattr(import_module(f"mat_sim.compare.{module}"), name)
