@@ -28,6 +28,7 @@ from mat_sim.animation import (
     Scene,
     scene,
 )
+from mat_sim.animation import animate as animated
 from mat_sim.animation.command import animate
 from mat_sim.ladder import LadderMessage
 from tests.files.test_results import PROVENANCE, handover
@@ -342,3 +343,10 @@ def test_help_loads_nothing_heavy() -> None:
 def test_a_scene_of_nothing_is_still_a_page() -> None:
     empty = Scene("empty", 0.0, 1.0, SCENE.networks, (), (), ())
     assert embedded(Animation(empty).html)["messages"] == []
+
+
+def test_one_call_makes_what_the_command_writes(tmp_path: Path) -> None:
+    out = tmp_path / "first.html"
+    options = ["first", "--from", "9.5", "--until", "12", "--out", str(out)]
+    assert CliRunner().invoke(animate, options).exit_code == 0
+    assert animated("first", begin=9.5, end=12.0).html == out.read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure
 
 from mat_files.palette import OKABE_ITO, PART_COLOURS
 from mat_files.results import Results
-from mat_sim import plots
+from mat_sim import Statistic, plots
+from mat_sim.study import student_t
 from tests.files.test_results import PROVENANCE, handover, sample
 
 
@@ -292,6 +294,23 @@ def test_a_wide_band_widens_the_range_of_the_knee() -> None:
     assert (wide.low, wide.high) == (inside[0], inside[-1])
 
 
+def test_a_band_that_reaches_below_0_leaves_the_knee_open_to_that_side() -> None:
+    time = mm1_quantile(LOADS)
+    low = time.copy()
+    low[-2:] = -1.0
+    found = plots.knee(LOADS, time, low, 1.001 * time)
+    assert found is not None
+    assert found.load == pytest.approx(0.5)
+    assert found.high == LOADS[-1]
+
+
+def test_a_knee_without_intervals_has_its_neighbours_for_a_range() -> None:
+    none = np.full(len(LOADS), math.nan)
+    found = plots.knee(LOADS, mm1_quantile(LOADS), none, none)
+    assert found is not None
+    assert [found.low, found.high] == pytest.approx([0.45, 0.55])
+
+
 @pytest.mark.parametrize(
     ("loads", "times", "said"),
     [
@@ -438,3 +457,43 @@ def test_plots_of_nothing_say_so() -> None:
         assert [text.get_text() for text in drawn.texts] == ["none"]
     panels = plots.ims_load(empty, figure=Figure())
     assert [text.get_text() for panel in panels for text in panel.texts] == ["none"] * 4
+
+
+# ---- estimates side by side, and over time -------------------------------------------------------
+
+
+def estimated(*values: float) -> pd.DataFrame:
+    table = np.array(values)
+    return pd.DataFrame({"system": ["a", "b"], "value": table, "low": table - 1, "high": table + 2})
+
+
+def test_estimates_have_a_row_for_each_name_and_a_colour_for_each_series() -> None:
+    frames = {"up": estimated(1.0, 2.0), "down": estimated(3.0, math.nan)}
+    axes: Any = plots.estimates(frames, "system", factor=1000, x_label="ms", axes=new_axes())
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b"]
+    assert axes.get_ylim() == (1.5, -0.5)
+    up, down = axes.containers
+    assert up.lines[0].get_xdata().tolist() == [1000.0, 2000.0]
+    assert up.lines[0].get_ydata()[0] < 0 < down.lines[0].get_ydata()[0]
+    (bars,) = up.lines[2]
+    assert bars.get_segments()[0][:, 0].tolist() == [0.0, 3000.0]
+    assert [up.lines[0].get_color(), down.lines[0].get_color()] == list(OKABE_ITO[:2])
+
+
+def test_a_quantity_over_time_is_the_mean_of_the_runs_and_the_sum_of_the_servers() -> None:
+    def row(run: int, ims: str, start: float, received: int) -> dict[str, object]:
+        times = {"start": start, "interval": 2.0, "busy": 0.0, "queue_max": 0, "mappings": 0}
+        counts = {"received": received, "answered": 0, "refused": 0, "dropped": 0}
+        return {"run": run, "ims": ims, **times, **counts}
+
+    rows = [row(run, ims, s, 10 + 4 * run) for run in (0, 1) for ims in "ab" for s in (0.0, 2.0)]
+    made = Results.build(replace(PROVENANCE, runs=2), [], [], rows)
+    arrivals = Statistic("received / interval", table="ims")
+    axes: Any = plots.over_time({"x": made}, arrivals, factor=10, y_label="1/s", axes=new_axes())
+    (line,) = axes.get_lines()
+    assert line.get_xdata().tolist() == [0.0, 2.0]
+    assert line.get_ydata().tolist() == [120.0, 120.0]
+    band = student_t([100.0, 140.0])
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert [heights.min(), heights.max()] == pytest.approx([band.low, band.high])
+    assert axes.get_ylim()[0] == 0

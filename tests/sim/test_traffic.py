@@ -25,7 +25,7 @@ from mat_sim.engine._host import Host
 from mat_sim.engine._longest import longest
 from mat_sim.engine._rhythm import OnOff, Poisson, Regular, Rhythm
 from mat_sim.engine._simulation import _World
-from tests.sim.test_engine import HARD, SOFT, handovers, run, scenario
+from tests.sim.test_engine import HARD, SOFT, handovers, run, scenario, sent
 
 Moves: TypeAlias = list[tuple[float, int, str, str]]
 
@@ -390,15 +390,34 @@ def test_correspondents_with_many_peers_do_as_they_would_with_events(tmp_path: P
     assert_equal(one, other)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_peers_are_told_in_the_order_of_packets_that_were_held(tmp_path: Path, seed: int) -> None:
     """Which one is first makes a difference of a service time for each."""
-    moves = "0 m1 attach A, 10 m1 detach A, 19 m1 attach B, 25 m1 detach B, 37.3 m1 attach A"
+    moves = movement(Random(seed), 4, 60, 1)
     one, other = both(
-        tmp_path, moves, "scenario.duration=45", "traffic.peers=3", "correspondents.count=3",
-        f"scenario.seed={seed}", "ims.0.service=0.001", "ims.1.service=0.001",
+        tmp_path, moves, "scenario.duration=60", "traffic.peers=3", "correspondents.count=4",
+        "correspondents.network='A'", "nodes.interfaces=1", "ims.0.service=0.003",
+        "ims.1.service=0.003", "traffic.down=10", f"scenario.seed={seed}",
     )  # fmt: skip
     assert_equal(one, other)
+
+
+def test_after_a_long_pause_packets_that_are_held_are_use_again(tmp_path: Path) -> None:
+    """That puts off the next question about the peer, by a time that all draw from one stream."""
+    moves = "0 m1 attach A, 0 m2 attach A, 30 m1 detach A, 120 m1 attach B"
+    one, other = both(
+        tmp_path, moves, "scenario.duration=150", "traffic.kind='onoff'", "traffic.on=3",
+        "traffic.off={uniform = [2, 12]}", "protocol.peer_idle_time=5", "traffic.down=0",
+        "protocol.registration_lifetime=600", "scenario.interval=0.1",
+    )  # fmt: skip
+    assert_equal(one, other)
+
+
+def test_packets_to_a_peer_that_is_never_found_ask_for_it_again_and_again(tmp_path: Path) -> None:
+    one, other = both(tmp_path, HARD, "scenario.duration=200", "ims.1.delay=100", "traffic.down=0")
+    assert_equal(one, other)
+    assert sent(other, "MA Query", "MN", "IMS_CN") > 10
+    assert one.happenings > 5 * other.happenings
 
 
 def test_a_ladder_diagram_shows_the_packets_all_the_same(tmp_path: Path) -> None:
@@ -454,9 +473,26 @@ def test_with_chance_results_are_the_same_in_distribution(tmp_path: Path, chance
     flows, others = (finished.results.flows for finished in (one, other))
     assert list(flows["sent"]) == list(others["sent"])
     assert list(flows["delay_mean"]) == pytest.approx(list(others["delay_mean"]), rel=0.02)
-    for a, b in zip(flows["lost"], others["lost"], strict=True):
-        assert abs(a - b) < 3 * math.sqrt(a + b) + 6
+    # Most are lost in interruptions, whose lengths differ between seeds by as much as this.
+    assert list(flows["lost"]) == pytest.approx(list(others["lost"]), rel=0.1)
     assert one.happenings > 10 * other.happenings
+
+
+@pytest.mark.parametrize("events", ["packets", "changes"])
+def test_chance_on_a_link_is_as_the_scenario_says(tmp_path: Path, events: str) -> None:
+    """Counted in bulk or one by one, within three standard errors of what theory says."""
+    loss, mean = 0.1, 0.02
+    finished = run(
+        tmp_path, ", ".join(f"0 m{n} attach A" for n in range(10)), "scenario.duration=200",
+        f"network.0.loss={loss}", f"network.0.delay={{exponential = {mean}}}",
+        "traffic.established=true", "traffic.start=0", f"traffic.events='{events}'",
+        "traffic.up=20", "traffic.down=20", "protocol.registration_lifetime=600",
+    )  # fmt: skip
+    for sent_, lost in finished.results.flows[["sent", "lost"]].to_numpy().tolist():
+        # Up to two packets of each flow are under way at the end.
+        assert abs(lost - loss * sent_) < 3 * math.sqrt(sent_ * loss * (1 - loss)) + 20
+    for delivered, delay in finished.results.flows[["delivered", "delay_mean"]].to_numpy().tolist():
+        assert abs(delay - (mean + 0.004)) < 3 * mean / math.sqrt(delivered)
 
 
 def test_equal_seeds_give_equal_results_without_events(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ metric, as a connection manager would see to it.
 """
 
 import socket
+import time
 from contextlib import suppress
 from typing import Final, final
 
@@ -19,6 +20,8 @@ from mat_real.namespaces import NodeRef
 
 _FIRST_METRIC: Final = 20_000
 """Of the default route that comes first; each later one has one less."""
+_CARRIER_TIME: Final = 1.0
+_LOOK: Final = 0.001
 _STATIC: Final = 4  # RTPROT_STATIC
 _GLOBAL: Final = 0  # RT_SCOPE_UNIVERSE
 _NO_DETECTION: Final = 0x02  # IFA_F_NODAD
@@ -61,13 +64,24 @@ class Addressing:
 
     def _configure(self, interface: int, network: AccessNetwork, moa: Pair) -> None:
         index = self._index(interface)
+        self._await_carrier(index)
         self._flush(index)
         length = network.pool.ipv4.prefixlen
-        self._netlink.addr("add", index=index, address=str(moa.ipv4), prefixlen=length)
+        self._netlink.addr("replace", index=index, address=str(moa.ipv4), prefixlen=length)
+        # A router's advertisement may have brought it meanwhile.
         self._netlink.addr(
-            "add", index=index, address=str(moa.ipv6), prefixlen=64, flags=_NO_DETECTION
+            "replace", index=index, address=str(moa.ipv6), prefixlen=64, flags=_NO_DETECTION
         )
         self._prefer(interface, network)
+
+    def _await_carrier(self, index: int) -> None:
+        """Until then the kernel drops what is sent, and a lost ARP request costs a second."""
+        end = time.monotonic() + _CARRIER_TIME
+        while time.monotonic() < end:
+            (link,) = self._netlink.link("get", index=index)
+            if link.get("operstate") == "UP":
+                return
+            time.sleep(_LOOK)
 
     def _prefer(self, interface: int, network: AccessNetwork) -> None:
         before = self._metrics.get(interface)
@@ -86,9 +100,11 @@ class Addressing:
         self._flush(self._index(interface))
 
     def _flush(self, index: int) -> None:
-        # With an address the kernel takes others.
-        with suppress(NetlinkError):
-            self._netlink.flush_addr(index=index, scope=_GLOBAL)
+        for one in list(self._netlink.get_addr(index=index, scope=_GLOBAL)):
+            address, length = one.get("address"), one["prefixlen"]
+            # With an address the kernel takes others.
+            with suppress(NetlinkError):
+                self._netlink.addr("del", index=index, address=address, prefixlen=length)
 
     def _remove_defaults(self, interface: int, metric: int) -> None:
         for family, to in _DEFAULTS:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from rich.table import Table
 
 from mat_files.palette import PART_NAMES
@@ -26,6 +27,8 @@ _PANELS: Final = 3
 """Pictures beside one another."""
 _HEIGHT: Final = 2.1
 """Of a row of them, inches."""
+_VISIBLE: Final = 1e-6
+"""Seconds by which values must differ for a picture of them."""
 _VERDICTS: Final = {True: "yes", False: "NO", None: "–"}
 
 
@@ -150,7 +153,7 @@ def _drawn(drawn: "Figure", form: str) -> bytes:
 
 
 def figure(comparison: Comparison) -> "Figure":
-    """The distributions of both sides, a picture for each part that both have."""
+    """The distributions of both sides, a picture for each part that is not the same throughout."""
     panels = list(_panels(comparison))
     rows = max(1, math.ceil(len(panels) / _PANELS))
     with plots.style("double", _HEIGHT * rows):
@@ -170,5 +173,5 @@ def _panels(comparison: Comparison) -> Iterator[tuple[str, str, Any, Any]]:
         one, other = (completed(results, kind) for results in comparison.results)
         for column in TIMES:
             arrays = values(one[column]), values(other[column])
-            if all(array.size for array in arrays) and any(array.any() for array in arrays):
+            if all(array.size for array in arrays) and np.ptp(np.concatenate(arrays)) > _VISIBLE:
                 yield kind, column, one, other

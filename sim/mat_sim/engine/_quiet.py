@@ -220,6 +220,7 @@ class QuietFlow(Flow):
         """What the sender's machine did with a packet, as its input of this number."""
         assert isinstance(packet, Packet)
         self._machine, self._machine_at = _UNSURE, inputs
+        self._near.held = self._near.told = packet.sent
         self._queue.append(packet)
         for effect in effects:
             if isinstance(effect, ReleasePacket):
@@ -246,7 +247,7 @@ class QuietFlow(Flow):
             return False
         translation = self._from.translation_to(self.destination)
         if translation is None:
-            asleep = self._is_kept()
+            asleep = self._is_kept(now - around.pause)
         else:
             asleep = self._is_certain(translation, now - around.pause)
         if asleep and steady not in (NEVER, self._morning):
@@ -254,10 +255,13 @@ class QuietFlow(Flow):
             around.network.clock.at(steady, _Morning(self))
         return asleep
 
-    def _is_kept(self) -> bool:
+    def _is_kept(self, recently: float) -> bool:
+        """The sender's machine has the packets; whether it drops one for each that comes."""
         if self._machine == _UNSURE or self._machine_at != self._from.conversations().inputs:
             return False
-        if self._machine == _PUSHED_OUT and len(self._queue) < self._around.holds:
+        if self._machine == _PUSHED_OUT and (
+            self._near.held < recently or len(self._queue) < self._around.holds
+        ):
             return False
         self._fate = _KEPT
         self._margin = (self._around.holds + 1) * self.rhythm.longest_pause

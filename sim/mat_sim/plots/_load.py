@@ -119,6 +119,7 @@ def over_time(
     for index, (name, results) in enumerate(sources.items()):
         times, columns = _course(statistic, results)
         _draw_course(drawing, times, [factor * column for column in columns], name, index)
+    drawing.set_ylim(bottom=0)
     label(drawing, "time (s)", y_label or statistic.name)
     return drawing
 
@@ -128,7 +129,6 @@ def _draw_course(axes: Any, times: Any, columns: list[Any], name: str, index: in
     colour = OKABE_ITO[index % len(OKABE_ITO)]
     axes.step(times, middle, where="post", color=colour, label=name)
     axes.fill_between(times, low, high, step="post", color=colour, alpha=0.2, linewidth=0)
-    axes.set_ylim(bottom=0)
     axes.margins(x=0)
 
 
