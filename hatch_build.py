@@ -15,6 +15,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _FOLDERS: Final = ("mat", "sim/mat_sim/engine")
 """Folders whose modules are compiled."""
+_SINGLE: Final = ("sim/mat_sim/baselines/_alarms.py",)
+"""Others, that have compiled classes for parents."""
 _INTERPRETED: Final = {
     "mat/parameters.py",  # its dataclass has fields made by a function, whose types mypyc mistakes
     "sim/mat_sim/engine/_simulation.py",  # runs once; pandas
@@ -60,4 +62,5 @@ class CompiledWheel(BuildHookInterface[Any]):
     @staticmethod
     def _modules(root: Path) -> list[str]:
         found = [file for folder in _FOLDERS for file in sorted((root / folder).glob("*.py"))]
-        return [str(file.relative_to(root)) for file in found if file.name != "__init__.py"]
+        named = [str(file.relative_to(root)) for file in found if file.name != "__init__.py"]
+        return [*named, *_SINGLE]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mat.address import Address, format_address, parse_address, prefix_of
 from mat.messages import EXACT, MAT_PORT, Endpoint, HaNotify
@@ -61,6 +61,7 @@ class Mobility(RuleBasedStateMachine):
         drops_options: bool,
     ) -> None:
         self.world = world = World(seed)
+        self.stores_failed = False
         world.drops_options = drops_options
         server, prefix, home, leased, self.stranger = PLACES[family]
         self.pool = [parse_address(leased.format(n + 1)) for n in range(POOL_SIZE)]
@@ -175,6 +176,8 @@ class Mobility(RuleBasedStateMachine):
         home = self.world.hosts[name].machine.home_address
         self.world.attach(name, format_address(home))
 
+    # What goes wrong where a peer reboots beside a store that was down has its own test, below.
+    @precondition(lambda self: not self.stores_failed)
     @rule(
         node=st.integers(0, 3),
         gap=st.sampled_from([0.0, 30.0]),
@@ -231,6 +234,7 @@ class Mobility(RuleBasedStateMachine):
     def store_fails_or_recovers(self, server: int, up: bool) -> None:
         servers = list(self.world.servers.values())
         servers[server % len(servers)].store_up = up
+        self.stores_failed |= not up
 
     @rule(fails=st.booleans())
     def dns_fails_or_recovers(self, fails: bool) -> None:
