@@ -72,7 +72,7 @@ compiled: $(VENV)/done-dev $(VENV)/done-project ## a wheel with the core and the
 .PHONY: test-compiled
 test-compiled: compiled ## run the tests of core and simulator against that wheel
 	@PYTHONPATH=build/compiled/site:. $(BIN)/pytest --quiet --numprocesses auto -o pythonpath= \
-	    --import-mode=importlib tests/core tests/sim
+	    --import-mode=importlib tests/core tests/sim/test_engine.py tests/sim/test_baseline_runs.py tests/sim/test_latency.py
 
 .PHONY: format
 format: $(VENV)/done-dev ## put the code into the form that `make test` wants

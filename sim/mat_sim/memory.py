@@ -10,8 +10,9 @@ from typing import Final
 from mat_files.errors import Problem, ScenarioError
 from mat_files.scenario import Scenario
 
-_RESTING: Final = 4_000
-"""Bytes of a node whose machine is put away while nothing happens, its row of results included."""
+_RESTING: Final = 6_500
+"""Bytes of a node whose machine is put away while nothing happens, in a crowd of which a quarter is
+awake at a time; its row of results included."""
 _BUSY: Final = 14_000
 """Bytes of a node with traffic, its flows' state included."""
 _PACKET: Final = 16
