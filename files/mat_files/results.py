@@ -12,13 +12,14 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 import pandas as pd
 
 from mat_files._html import results_html
 from mat_files._parquet import read_parquet, write_parquet
 from mat_files.errors import ResultsError
+from mat_files.frames import frame_of, frame_of_rows
 from mat_files.schema import (
     FLOWS,
     HANDOVERS,
@@ -26,9 +27,7 @@ from mat_files.schema import (
     MESSAGES,
     SCHEMA_VERSION,
     SCHEMAS,
-    Column,
     Schema,
-    Type,
 )
 
 EXTRA_FILES: Final = (
@@ -40,8 +39,6 @@ EXTRA_FILES: Final = (
     "calibration.toml",
 )
 """Files that a run may write besides the tables."""
-
-_PANDAS: Final[dict[Type, str]] = {"text": "str", "integer": "Int64", "number": "float64"}
 
 
 @final
@@ -73,7 +70,7 @@ class Results:
     messages: pd.DataFrame
     ims: pd.DataFrame
     provenance: Provenance
-    flows: pd.DataFrame = field(default_factory=lambda: _frame(FLOWS, []))
+    flows: pd.DataFrame = field(default_factory=lambda: frame_of_rows(FLOWS, []))
 
     @classmethod
     def build(
@@ -89,11 +86,11 @@ class Results:
         Raises `ValueError` for a key that is no column and for an empty required cell.
         """
         return cls(
-            _frame(HANDOVERS, handovers),
-            _frame(MESSAGES, messages),
-            _frame(IMS, ims),
+            frame_of_rows(HANDOVERS, handovers),
+            frame_of_rows(MESSAGES, messages),
+            frame_of_rows(IMS, ims),
             provenance,
-            _frame(FLOWS, flows),
+            frame_of_rows(FLOWS, flows),
         )
 
     @classmethod
@@ -134,7 +131,7 @@ class Results:
         """
         paths = {schema: directory / f"{schema.name}.parquet" for schema in SCHEMAS}
         tables = {s: _read(s, path) for s, path in paths.items() if s != FLOWS or path.exists()}
-        flows = tables[FLOWS][0] if FLOWS in tables else _frame(FLOWS, [])
+        flows = tables[FLOWS][0] if FLOWS in tables else frame_of_rows(FLOWS, [])
         handovers, messages, ims = (tables[schema][0] for schema in (HANDOVERS, MESSAGES, IMS))
         return cls(handovers, messages, ims, tables[HANDOVERS][1], flows)
 
@@ -145,22 +142,6 @@ class Results:
     def _tables(self) -> Iterator[tuple[Schema, pd.DataFrame]]:
         frames = (self.handovers, self.messages, self.ims, self.flows)
         yield from zip(SCHEMAS, frames, strict=True)
-
-
-def _frame(schema: Schema, rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    listed = list(rows)
-    names = {column.name for column in schema.columns}
-    if unknown := sorted({name for row in listed for name in row} - names):
-        raise ValueError(f"{schema.name} has no column {', '.join(unknown)}")
-    return pd.DataFrame({column.name: _series(schema, column, listed) for column in schema.columns})
-
-
-def _series(schema: Schema, column: Column, rows: list[Mapping[str, object]]) -> Any:
-    values: Any = [row.get(column.name) for row in rows]
-    series: Any = pd.Series(values, dtype=_PANDAS[column.type])
-    if column.required and series.isna().any():
-        raise ValueError(f"{schema.name}.{column.name} is empty in a row; it is required")
-    return series
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -180,24 +161,10 @@ def _read(schema: Schema, path: Path) -> tuple[pd.DataFrame, Provenance]:
         what = f"has schema version {version}; this program reads {SCHEMA_VERSION}"
         raise ResultsError(f"{path}: {what}")
     try:
-        return _checked(schema, frame), _provenance(metadata)
+        known = {c.name: frame[c.name] for c in schema.columns if c.name in frame}
+        return frame_of(schema, known), _provenance(metadata)
     except (KeyError, ValueError, TypeError) as error:
         raise ResultsError(f"{path}: is incomplete ({error})") from error
-
-
-def _checked(schema: Schema, frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a stored table that this program knows; what others there are is left out."""
-    columns = {column.name: _column(schema, column, frame) for column in schema.columns}
-    return pd.DataFrame(columns)
-
-
-def _column(schema: Schema, column: Column, frame: Any) -> Any:
-    if column.name not in frame:
-        return _series(schema, column, [{} for _ in range(len(frame))])
-    series = frame[column.name].astype(_PANDAS[column.type])
-    if column.required and series.isna().any():
-        raise ValueError(f"{schema.name}.{column.name} is empty in a row; it is required")
-    return series
 
 
 def _provenance(metadata: Mapping[str, str]) -> Provenance:

@@ -2,13 +2,11 @@
 
 import gc
 import ipaddress
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Final, final
-
-import pandas as pd
 
 from mat import __version__
 from mat.address import Address
@@ -17,11 +15,11 @@ from mat.messages import MAT_PORT, Endpoint
 from mat.parameters import Parameters
 from mat.server import MappingServer
 from mat_files.errors import Problem, ScenarioError, trace_error
-from mat_files.frames import frame_of
+from mat_files.frames import frame_of_rows
 from mat_files.mobility import Mobility, mobility, movement_digest
 from mat_files.results import Provenance, Results
 from mat_files.scenario import Ims, IpNetwork, Scenario
-from mat_files.schema import FLOWS, IMS, MESSAGES, Schema
+from mat_files.schema import FLOWS, IMS, MESSAGES
 from mat_sim.engine._acquaintance import Acquaintance
 from mat_sim.engine._agent import Agent
 from mat_sim.engine._background import FIRST_KEY, Background
@@ -341,10 +339,10 @@ class _World:
             host.end()
         results = Results(
             handover_frame(self._handovers, self._run, [host.name for host in self._hosts]),
-            _frame(MESSAGES, self._tally.rows(self._run, self._scenario.nodes.family)),
-            _frame(IMS, (row for one in self._servers for row in one.rows(self._run))),
+            frame_of_rows(MESSAGES, self._tally.rows(self._run, self._scenario.nodes.family)),
+            frame_of_rows(IMS, (row for one in self._servers for row in one.rows(self._run))),
             self._provenance(),
-            _frame(FLOWS, flow_rows(self._hosts, self._run)),
+            frame_of_rows(FLOWS, flow_rows(self._hosts, self._run)),
         )
         names = [server.name for server in self._servers]
         fixed = [host.name for host in self._fixed]
@@ -362,8 +360,3 @@ class _World:
         digest = movement_digest(scenario)
         overrides = "\n".join(source.overrides)
         return Provenance(__version__, source.text, overrides, scenario.scenario.seed, digest)
-
-
-def _frame(schema: Schema, rows: Iterable[dict[str, object]]) -> pd.DataFrame:
-    listed = list(rows)
-    return frame_of(schema, {c.name: [row.get(c.name) for row in listed] for c in schema.columns})
