@@ -17,9 +17,10 @@ from mat_files.coverage import coverage_events
 from mat_files.errors import Problem, ScenarioError
 from mat_files.movement import crowd_events, random_waypoint_events, train_events
 from mat_files.scenario import Crowd, RandomWaypoint, Scenario, Train, check_population
+from mat_files.streams import array_stream
 from mat_files.traces import read_trace, trace_files
 
-_STREAM: Final = b"movement"
+_STREAM: Final = "movement"
 """Name of the stream of randomness."""
 
 
@@ -49,7 +50,7 @@ def mobility(scenario: Scenario, run: int = 0) -> Mobility:
     elif movement.trace:
         found = _from_trace(scenario, movement.trace)
     elif model := movement.random_waypoint or movement.train or movement.crowd:
-        found = _generated(scenario, model, _random(scenario.scenario.seed, run))
+        found = _generated(scenario, model, array_stream(scenario.scenario.seed, run, _STREAM))
     else:
         found = _standing(scenario)
     check_population(scenario, len(found.nodes))
@@ -72,12 +73,6 @@ def movement_digest(scenario: Scenario) -> str:
             what = f"cannot be read ({error.strerror or error}); name a readable file"
             raise ScenarioError([Problem(str(path), "", what)]) from error
     return digest.hexdigest()
-
-
-def _random(seed: int, run: int) -> np.random.Generator:
-    """The stream of movement: a seed sequence spawned by the run and the stream's name."""
-    words = np.frombuffer(hashlib.sha256(_STREAM).digest(), "<u4").tolist()
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(run, *words)))
 
 
 def _from_events(scenario: Scenario, name: str) -> Mobility:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.random import SeedSequence
 
-from mat_sim.streams import array_stream, random_stream, seed_sequence
+from mat_files.streams import array_stream, random_stream, seed_sequence
 
 ROOT = Path(__file__).parents[2]
 KEYS = list(itertools.product((0, 1, 2**70), (0, 1, 7), ("", "network", "MN1", "MN11", "IMS_é")))
 PROGRAM = """
-from mat_sim.streams import array_stream, random_stream
+from mat_files.streams import array_stream, random_stream
 print(random_stream(5, 3, "network").random(), array_stream(5, 3, "network").random())
 """
 

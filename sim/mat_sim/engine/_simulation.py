@@ -20,6 +20,7 @@ from mat_files.mobility import Mobility, mobility, movement_digest
 from mat_files.results import Provenance, Results
 from mat_files.scenario import Ims, IpNetwork, Scenario
 from mat_files.schema import FLOWS, IMS, MESSAGES
+from mat_files.streams import random_stream
 from mat_sim.engine._acquaintance import Acquaintance
 from mat_sim.engine._agent import Agent
 from mat_sim.engine._background import FIRST_KEY, Background
@@ -43,7 +44,6 @@ from mat_sim.engine._wiring import Wiring
 from mat_sim.engine._zones import Zones
 from mat_sim.ladder import LadderMessage
 from mat_sim.memory import check_memory
-from mat_sim.streams import random_stream
 
 _IMS_SPACE: Final = {
     4: ipaddress.ip_network("198.18.0.0/16"),

@@ -1,7 +1,8 @@
 """`sweep`: a scenario with values varied, each case replicated.
 
-Every case is simulated with the same seed, and its streams have the same names (`mat_sim.streams`):
-cases differ by what was varied, and their difference is known better than each of them alone.
+Every case is simulated with the same seed, and its streams have the same names
+(`mat_files.streams`): cases differ by what was varied, and their difference is known better than
+each of them alone.
 """
 
 import itertools
