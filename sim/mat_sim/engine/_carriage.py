@@ -18,10 +18,9 @@ from mat_files.scenario import Dns
 from mat_sim.baselines import Data, Datagram, System, Transmit
 from mat_sim.engine._clock import Happening
 from mat_sim.engine._flow import Flow
-from mat_sim.engine._network import Datagram as Travelling
 from mat_sim.engine._network import Link, Network, Party, Site
 from mat_sim.engine._roamer import Roamer
-from mat_sim.engine._tally import Count, Line, Tally
+from mat_sim.engine._tally import Count, Counted, Line, Tally, received
 
 
 @final
@@ -71,10 +70,10 @@ class Journey:
 
 
 @final
-class Carried(Travelling):
+class Carried(Counted):
     """A datagram on one leg of its way."""
 
-    __slots__ = ("_count", "_lines", "payload")
+    __slots__ = ("payload",)
 
     def __init__(
         self,
@@ -86,22 +85,12 @@ class Carried(Travelling):
         count: Count,
         lines: list[Line] | None,
     ) -> None:
-        super().__init__(network, leaves_from, target)
+        super().__init__(network, leaves_from, target, count=count, lines=lines)
         self.payload = payload
-        self._count = count
-        self._lines = lines
 
-    def arrive(self, holder: Party) -> None:
+    def reach(self, holder: Party) -> None:
         """Hand it over."""
-        self._count.delivered += 1
-        if self._lines is not None:
-            for line in self._lines:
-                line.received = self.network.clock.now
         holder.arrived(self)
-
-    def lose(self) -> None:
-        """Only the count knows."""
-        self._count.lost += 1
 
 
 @final
@@ -200,6 +189,5 @@ class _Question(Happening):
             self._answer = self._system.answer(clock.now, self._home_address)
             clock.after(self._back, self)
             return
-        for line in self._lines or ():
-            line.received = clock.now
+        received(self._lines, clock.now)
         self._asker.found(self._home_address, self._answer)

@@ -29,9 +29,9 @@ from mat_sim.engine._conversations import HEARD_SHARE, Conversations, Tie
 from mat_sim.engine._dormancy import Dormitory, Dozer, Packing
 from mat_sim.engine._flow import DOWN, UP, Flow
 from mat_sim.engine._handovers import Handovers
-from mat_sim.engine._network import Datagram, Network, Party
+from mat_sim.engine._network import Network, Party
 from mat_sim.engine._roamer import Roamer
-from mat_sim.engine._tally import Count, Line
+from mat_sim.engine._tally import Counted
 from mat_sim.engine._wiring import Wiring
 
 MUO: Final = 24
@@ -39,13 +39,13 @@ MUO: Final = 24
 
 
 @final
-class Packet(Datagram):
+class Packet(Counted):
     """A data packet: of which flow, its number, and the addresses that it bears at the moment."""
 
-    __slots__ = ("announced", "count", "flow", "lines", "number", "outward", "sent")
+    __slots__ = ("announced", "flow", "number", "outward", "sent")
 
     def __init__(self, network: Network, flow: Flow, number: int, sent: float) -> None:
-        super().__init__(network, flow.source, flow.destination)
+        super().__init__(network, flow.source, flow.destination, count=None, lines=None)
         self.flow = flow
         self.number = number
         self.sent = sent
@@ -53,28 +53,16 @@ class Packet(Datagram):
         self.outward = True
         """Whether it has not left its sender yet."""
         self.announced: Address | None = None
-        self.count: Count | None = None
-        self.lines: list[Line] | None = None
 
     def travel(self, delay: float) -> None:
         """At equal times, packets go before messages: it does not matter what was asked first."""
         clock = self.network.clock
         clock.early_at(clock.now + delay, self)
 
-    def arrive(self, holder: Party) -> None:
-        """Whoever holds the destination has it."""
-        assert self.count is not None
-        self.count.delivered += 1
-        if self.lines is not None:
-            for line in self.lines:
-                line.received = self.network.clock.now
+    def reach(self, holder: Party) -> None:
+        """A host takes it, or leaves it to its machine."""
         if isinstance(holder, Host):
             holder.take(self)
-
-    def lose(self) -> None:
-        """Only the count knows."""
-        assert self.count is not None
-        self.count.lost += 1
 
 
 @final

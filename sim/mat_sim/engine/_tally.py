@@ -17,7 +17,8 @@ from mat.messages import (
     Message,
 )
 from mat_sim.baselines import IPV4_HEADER, IPV6_HEADER, UDP_HEADER, Datagram
-from mat_sim.engine._network import Party
+from mat_sim.engine._network import Datagram as Travelling
+from mat_sim.engine._network import Network, Party
 from mat_sim.ladder import LadderMessage
 
 DNS_PARTY: Final = "DNS"
@@ -71,6 +72,49 @@ class Line:
         return LadderMessage(
             self.sent, self.received, self.from_, self.to, self.label, self.step, self.kind
         )
+
+
+def received(lines: list[Line] | None, now: float) -> None:
+    """What these lines are about has arrived; None, as mostly, where nobody draws it."""
+    if lines is not None:
+        for line in lines:
+            line.received = now
+
+
+class Counted(Travelling):
+    """A datagram on its way that is counted when it leaves and when its way is over."""
+
+    __slots__ = ("count", "lines")
+
+    def __init__(
+        self,
+        network: Network,
+        source: Address | None,
+        destination: Address,
+        *,
+        count: Count | None,
+        lines: list[Line] | None,
+    ) -> None:
+        super().__init__(network, source, destination)
+        self.count = count
+        """None until it leaves."""
+        self.lines = lines
+
+    def arrive(self, holder: Party) -> None:
+        """Whoever holds the destination has it."""
+        assert self.count is not None
+        self.count.delivered += 1
+        received(self.lines, self.network.clock.now)
+        self.reach(holder)
+
+    def reach(self, holder: Party) -> None:
+        """What the holder of the destination does with it."""
+        raise NotImplementedError
+
+    def lose(self) -> None:
+        """Only the count knows."""
+        assert self.count is not None
+        self.count.lost += 1
 
 
 @final

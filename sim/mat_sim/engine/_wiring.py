@@ -9,16 +9,16 @@ from mat.mapping_table import Servers
 from mat.messages import MAT_PORT, Endpoint, Message
 from mat_files.scenario import Dns
 from mat_sim.engine._clock import Happening
-from mat_sim.engine._network import Datagram, Network, Party, Site
-from mat_sim.engine._tally import DNS_PARTY, RESOLVER, Count, Line, Tally
+from mat_sim.engine._network import Network, Party, Site
+from mat_sim.engine._tally import DNS_PARTY, RESOLVER, Count, Counted, Line, Tally, received
 from mat_sim.engine._zones import Zones
 
 
 @final
-class Letter(Datagram):
+class Letter(Counted):
     """A message on its way."""
 
-    __slots__ = ("_count", "_lines", "_message")
+    __slots__ = ("_message",)
 
     def __init__(
         self,
@@ -30,27 +30,17 @@ class Letter(Datagram):
         count: Count,
         lines: list[Line] | None,
     ) -> None:
-        super().__init__(network, source, destination)
+        super().__init__(network, source, destination, count=count, lines=lines)
         self._message = message
-        self._count = count
-        self._lines = lines
 
-    def arrive(self, holder: Party) -> None:
+    def reach(self, holder: Party) -> None:
         """Hand it over."""
-        self._count.delivered += 1
-        if self._lines is not None:
-            for line in self._lines:
-                line.received = self.network.clock.now
         origin = self.origin
         assert origin is not None
         assert self.source is not None
         if origin.endpoint is None or origin.address != self.source:
             origin.endpoint = Endpoint(self.source, MAT_PORT)
         holder.receive(self._message, origin.endpoint)
-
-    def lose(self) -> None:
-        """Only the count knows."""
-        self._count.lost += 1
 
 
 @final
@@ -154,9 +144,7 @@ class _Told(Happening):
             if asker.cached is None:
                 asker.cached = {}
             asker.cached[self.home_address] = self.keep
-        if self._lines is not None:
-            for line in self._lines:
-                line.received = now
+        received(self._lines, now)
         asker.servers_found(self.home_address, self._result)
 
 
