@@ -28,8 +28,10 @@ class BaselineHost(Asker):
         carriage: Carriage,
         handovers: Handovers,
     ) -> None:
-        network = carriage.network
-        super().__init__(number, name, role, home, network=network, handovers=handovers)
+        network, tally = carriage.network, carriage.tally
+        super().__init__(
+            number, name, role, home, network=network, handovers=handovers, tally=tally
+        )
         self._carriage = carriage
         self.machine = carriage.system.host(home, moves=moves)
         carriage.knows(self)
@@ -108,13 +110,3 @@ class BaselineHost(Asker):
         self.first_delivery(DOWN, data.source, through)
         if journey.left_by is not None:
             journey.sender.first_delivery(UP, data.destination, journey.left_by)
-
-    # ---- ladders -------------------------------------------------------------------------------
-
-    def watched(self) -> None:
-        """A handover begins: its messages may be wanted for a ladder."""
-        self._carriage.tally.watch(self.name, self.home)
-
-    def unwatched(self, *, kind: str, completed: bool) -> None:
-        """It is over."""
-        self._carriage.tally.unwatch(self.name, kind if completed else None)

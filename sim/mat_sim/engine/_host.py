@@ -139,8 +139,10 @@ class Host(Dozer):
         wiring: Wiring,
         handovers: Handovers,
     ) -> None:
-        network = wiring.network
-        super().__init__(number, name, role, home, network=network, handovers=handovers)
+        network, tally = wiring.network, wiring.tally
+        super().__init__(
+            number, name, role, home, network=network, handovers=handovers, tally=tally
+        )
         self.held_back = False
         """Whether the machine is to hear nothing before it is told how it begins."""
         self._machines = machines
@@ -301,7 +303,7 @@ class Host(Dozer):
         packet.announced = translation.announce
         announced = translation.announce is not None
         receiver = self._network.last_holder(destination) or self
-        tally = self._wiring.tally
+        tally = self._tally
         packet.count = tally.count_data(self, receiver, flow.size + (MUO if announced else 0))
         if tally.watching:
             packet.lines = tally.note_data(self.clock.now, self, receiver, announced=announced)
@@ -417,16 +419,6 @@ class Host(Dozer):
         """Its traffic."""
         assert self._talk is not None
         return self._talk
-
-    # ---- ladders -------------------------------------------------------------------------------
-
-    def watched(self) -> None:
-        """A handover begins: its messages may be wanted for a ladder."""
-        self._wiring.tally.watch(self.name, self.home)
-
-    def unwatched(self, *, kind: str, completed: bool) -> None:
-        """It is over."""
-        self._wiring.tally.unwatch(self.name, kind if completed else None)
 
 
 def key_of_host(number: int, home: Address) -> Key:

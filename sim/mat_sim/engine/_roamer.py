@@ -15,6 +15,7 @@ from mat_sim.engine._handover import COMPLETED, SUPERSEDED, UNFINISHED, Handover
 from mat_sim.engine._handovers import Handovers
 from mat_sim.engine._network import Link, Network, Party, Site
 from mat_sim.engine._pool import Pool
+from mat_sim.engine._tally import Tally
 
 _CONFIGURED: Final = 0
 _NOTICED: Final = 1
@@ -69,6 +70,7 @@ class Roamer(Party):
         "_moves",
         "_network",
         "_ordinal",
+        "_tally",
         "_waiting",
         "flows",
         "handovers",
@@ -88,6 +90,7 @@ class Roamer(Party):
         *,
         network: Network,
         handovers: Handovers,
+        tally: Tally,
     ) -> None:
         super().__init__(network.clock, name, role)
         self.number = number
@@ -103,6 +106,7 @@ class Roamer(Party):
         self.touched = 0.0
         """When its protocol had its last input, s."""
         self._network = network
+        self._tally = tally
         self._links: list[Link] = []
         self._moves = 0
         self._ordinal = 0
@@ -124,12 +128,6 @@ class Roamer(Party):
     def emit(self, flow: Flow) -> None:
         """Send the next packet of a flow."""
         raise NotImplementedError
-
-    def watched(self) -> None:
-        """A handover begins."""
-
-    def unwatched(self, *, kind: str, completed: bool) -> None:
-        """A handover is over."""
 
     # ---- links ---------------------------------------------------------------------------------
 
@@ -261,7 +259,7 @@ class Roamer(Party):
             self._current.reaches(now, to_link)
         for _, flow in self.flows:
             flow.handover_begins(now)
-        self.watched()
+        self._tally.watch(self.name, self.home)
 
     def _close(self, outcome: str) -> None:
         current, self._current = self._current, None
@@ -270,7 +268,8 @@ class Roamer(Party):
         for _, flow in self.flows:
             flow.handover_ends(current.began, self.clock.now)
         counts = current.to_link is not None
-        self.unwatched(kind=current.kind, completed=counts and outcome == COMPLETED)
+        completed = counts and outcome == COMPLETED
+        self._tally.unwatch(self.name, current.kind if completed else None)
         if not counts:
             return
         current.finish(self.clock.now, outcome)
