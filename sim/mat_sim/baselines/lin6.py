@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, TypeAlias, final
 
 from mat.address import Address
-from mat_sim.baselines._alarms import REFRESH, Alarm, Alarms, Request
+from mat_sim.baselines._alarms import REFRESH, Request
 from mat_sim.baselines._datagram import IPV6_HEADER, UDP_HEADER, Data, Datagram, Message
 from mat_sim.baselines._machine import (
     Deliver,
@@ -32,6 +32,7 @@ from mat_sim.baselines._machine import (
     Transmit,
     home_server,
 )
+from mat_sim.baselines._registering import RegisteringHost
 
 _AUTHENTICATION_HEADER: Final = 24
 """With HMAC-SHA1-96 (RFC 2402, section 2; RFC 2404)."""
@@ -162,7 +163,7 @@ class _Peer:
 
 
 @final
-class Lin6Host:
+class Lin6Host(RegisteringHost):
     """A LIN6 node, mobile or not."""
 
     def __init__(
@@ -173,30 +174,13 @@ class Lin6Host:
         parameters: Parameters,
     ) -> None:
         """`stationary` tells the addresses of nodes that never move: their form shows it."""
-        self.home_address = home_address
-        self.addresses: tuple[Address, ...] = ()
-        self._agent = agent
+        super().__init__(home_address, agent, begins_at=None)
         self._stationary = stationary
         self._parameters = parameters
-        self._alarms = Alarms()
         self._peers: dict[Address, _Peer] = {}
         self._sequence = 0
         self._update_sequence = 0
-        self._request: Request | None = None
-        self._wanted: Address | None = None
-        self._registered: Address | None = None
-        self._refresh = Alarm(self._renew)
         self._lookups: set[Address] = set()
-
-    @property
-    def deadline(self) -> float | None:
-        """When to call `handle_timer`, s."""
-        return self._alarms.deadline
-
-    @property
-    def registered(self) -> bool:
-        """Whether the mapping agent has confirmed the preferred address."""
-        return self._agent is None or self.addresses[:1] == (self._registered,)
 
     def informed(self, now: float, peers: Sequence[Address]) -> bool:  # noqa: ARG002
         """Whether all these peers have been told of the preferred address."""
@@ -205,38 +189,21 @@ class Lin6Host:
         known = [self._peers[peer].told for peer in peers if peer in self._peers]
         return all((told,) == self.addresses[:1] for told in known)
 
-    def handle_timer(self, now: float) -> list[Effect]:
-        """The deadline has come."""
-        return self._alarms.handle(now)
-
     # ---- registration --------------------------------------------------------------------------
 
-    def addresses_changed(self, now: float, addresses: Sequence[Address]) -> list[Effect]:
-        """These are its addresses from now on; registers the preferred one."""
-        self.addresses = tuple(addresses)
-        if self._agent is None:
-            return []
-        if not addresses:
-            self._stop()
-            return []
-        # An unanswered update may have been taken: what it was for is what counts.
-        settled = self._request is not None or self._registered == self._wanted
-        if settled and self._wanted == addresses[0]:
-            return self._tell_all(now)
-        return self._register(now)
+    def _moved(self, now: float, *, told: bool) -> list[Effect]:
+        return self._tell_all(now) if told else self._register(now)
 
     def _stop(self) -> None:
-        self._alarms.end(self._request)
-        self._request = None
+        super()._stop()
         for peer in self._peers.values():
             self._alarms.end(peer.update)
             peer.update = None
 
     def _register(self, now: float) -> list[Effect]:
-        self._alarms.end(self._request)
-        self._wanted = self.addresses[0]
-        self._request = Request(self._transmit, first=_FIRST_TIMEOUT, ceiling=_LONGEST_TIMEOUT)
-        effects = self._alarms.begin(now, self._request)
+        effects = self._ask_server(
+            now, self._transmit, first=_FIRST_TIMEOUT, ceiling=_LONGEST_TIMEOUT
+        )
         return effects + self._tell_all(now) if self._parameters.security_associations else effects
 
     def _transmit(self, now: float, repeat: bool) -> list[Effect]:
@@ -261,12 +228,6 @@ class Lin6Host:
     ) -> Datagram:
         return Datagram(source, destination, message, size, home_source=self.home_address)
 
-    def _renew(self, now: float) -> list[Effect]:
-        if not self.addresses or self._request is not None:
-            self._registered = None
-            return []
-        return self._register(now)
-
     def _update_answered(
         self, now: float, source: Address, reply: MappingUpdateReply
     ) -> list[Effect]:
@@ -275,10 +236,7 @@ class Lin6Host:
             return []
         if self._request is None or reply.sequence != self._update_sequence:
             return []
-        self._alarms.end(self._request)
-        self._request = None
-        self._registered = self._wanted
-        self._alarms.schedule(self._refresh, now + REFRESH * self._parameters.lifetime)
+        self._confirmed(now, self._parameters.lifetime)
         return self._tell_all(now)
 
     # ---- telling peers -------------------------------------------------------------------------

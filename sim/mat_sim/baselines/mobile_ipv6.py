@@ -15,9 +15,9 @@ repeated after a second, then after twice as long each time up to 32 s (section 
 registration waits 1.5 s, for the home agent first looks for a duplicate of the home address.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, Literal, final
 
 from mat.address import Address
 from mat_sim.baselines import _mobility_header as mh
@@ -30,17 +30,9 @@ from mat_sim.baselines._datagram import (
     Datagram,
     Message,
 )
-from mat_sim.baselines._machine import (
-    Deliver,
-    Discard,
-    Effect,
-    Home,
-    Host,
-    Reason,
-    Server,
-    Transmit,
-    home_server,
-)
+from mat_sim.baselines._home_agent import Binding, HomeAgent, HomeAgents
+from mat_sim.baselines._machine import Deliver, Discard, Effect, Home, Host, Reason, Transmit
+from mat_sim.baselines._registering import RegisteringHost
 
 INITIAL_BINDACK_TIMEOUT: Final = 1.0
 """Seconds; this and those below are the protocol constants of section 12."""
@@ -137,37 +129,19 @@ class _Peer:
 
 
 @final
-class MobileIpv6Host:
+class MobileIpv6Host(RegisteringHost):
     """A mobile node and a correspondent in one; without a home agent it is a correspondent only."""
 
     def __init__(
         self, home_address: Address, agent: Address | None, parameters: Parameters
     ) -> None:
-        self.home_address = home_address
-        self.addresses: tuple[Address, ...] = ()
-        self._agent = agent
+        super().__init__(home_address, agent, begins_at=home_address)
         self._parameters = parameters
-        self._alarms = Alarms()
         self._peers: dict[Address, _Peer] = {}
         self._cookie = 0
         self._sequence = 0
-        self._update: Request | None = None
-        self._primary = home_address
-        """The care-of address that the home agent was last told."""
-        self._acknowledged: Address | None = home_address
         self._bound_until = 0.0
-        self._refresh = Alarm(self._renew)
         self._sent = 0.0
-
-    @property
-    def deadline(self) -> float | None:
-        """When to call `handle_timer`, s."""
-        return self._alarms.deadline
-
-    @property
-    def registered(self) -> bool:
-        """Whether the home agent has acknowledged the preferred address."""
-        return self._agent is None or self.addresses[:1] == (self._acknowledged,)
 
     def informed(self, now: float, peers: Sequence[Address]) -> bool:
         """Whether all these correspondents have been sent the preferred address."""
@@ -186,50 +160,35 @@ class MobileIpv6Host:
         """It never asks the DNS."""
         return []
 
-    def handle_timer(self, now: float) -> list[Effect]:
-        """The deadline has come."""
-        return self._alarms.handle(now)
-
     # ---- home registration ---------------------------------------------------------------------
 
-    def addresses_changed(self, now: float, addresses: Sequence[Address]) -> list[Effect]:
-        """These are its addresses from now on; registers the preferred one."""
-        self.addresses = tuple(addresses)
-        if self._agent is None:
-            return []
-        if not addresses:
-            self._stop()
-            return []
-        # An unanswered update may have been taken: what it was for is what counts.
-        settled = self._update is not None or self._acknowledged == self._primary
-        told = settled and self._primary == addresses[0]
+    def _moved(self, now: float, *, told: bool) -> list[Effect]:
         effects = [] if told else self._register(now)
         return effects + self._inform_all(now)
 
     def _stop(self) -> None:
-        self._alarms.end(self._update)
-        self._update = None
+        super()._stop()
         for peer in self._peers.values():
             self._end_procedure(peer)
 
     def _register(self, now: float) -> list[Effect]:
-        self._alarms.end(self._update)
-        self._primary = self.addresses[0]
         new = self._bound_until <= now
         first = INITIAL_BINDACK_TIMEOUT_FIRST if new else INITIAL_BINDACK_TIMEOUT
-        self._update = Request(self._transmit_update, first=first, ceiling=MAX_BINDACK_TIMEOUT)
-        return self._alarms.begin(now, self._update)
+        return self._ask_server(
+            now, self._transmit_update, first=first, ceiling=MAX_BINDACK_TIMEOUT
+        )
 
     def _transmit_update(self, now: float, repeat: bool) -> list[Effect]:
         assert self._agent is not None
+        assert self._wanted is not None
         self._sequence += 1
         self._sent = now
-        home = self._primary == self.home_address
+        home = self._wanted == self.home_address
         lifetime = 0.0 if home else self._parameters.lifetime
         message = mh.BindingUpdate(
-            self.home_address, self._primary, lifetime, self._sequence, True, True
+            self.home_address, self._wanted, lifetime, self._sequence, True, True
         )
-        return [self._from_care_of(self._primary, self._agent, message, mh.HOME_UPDATE, repeat)]
+        return [self._from_care_of(self._wanted, self._agent, message, mh.HOME_UPDATE, repeat)]
 
     def _from_care_of(
         self, care_of: Address, destination: Address, message: Message, size: int, repeat: bool
@@ -241,25 +200,14 @@ class MobileIpv6Host:
         datagram = Datagram(care_of, destination, message, size, home_source=self.home_address)
         return Transmit(datagram, care_of, repeat)
 
-    def _renew(self, now: float) -> list[Effect]:
-        if not self.addresses or self._update is not None:
-            self._acknowledged = None
-            return []
-        return self._register(now)
-
     def _home_acknowledged(self, now: float, answer: mh.BindingAcknowledgement) -> list[Effect]:
         if answer.status == SEQUENCE_OUT_OF_WINDOW:
             self._sequence = max(self._sequence, answer.sequence)
             return []
-        if self._update is None or answer.sequence != self._sequence:
+        if self._request is None or answer.sequence != self._sequence:
             return []
-        self._alarms.end(self._update)
-        self._update = None
-        self._acknowledged = self._primary
+        self._confirmed(self._sent, answer.lifetime)
         self._bound_until = self._sent + answer.lifetime
-        self._alarms.cancel(self._refresh)
-        if answer.lifetime > 0:
-            self._alarms.schedule(self._refresh, self._sent + REFRESH * answer.lifetime)
         effects: list[Effect] = []
         for peer in self._peers.values():
             effects += self._bind_if_complete(now, peer)
@@ -363,9 +311,9 @@ class MobileIpv6Host:
         """As it is from home, in the tunnel to the home agent else (section 11.3.1)."""
         if self.home_address in self.addresses:
             return Transmit(plain, self.home_address)
-        if self._agent is None or self._primary not in self.addresses:
+        if self._agent is None or self._wanted is None or self._wanted not in self.addresses:
             return Reason.NO_ADDRESS
-        return Transmit(_tunnelled(plain, self._primary, self._agent), self._primary)
+        return Transmit(_tunnelled(plain, self._wanted, self._agent), self._wanted)
 
     def _tested(
         self,
@@ -388,7 +336,7 @@ class MobileIpv6Host:
     def _bind_if_complete(self, now: float, peer: _Peer) -> list[Effect]:
         """With both tests back and the home agent's word, tell the correspondent."""
         procedure = peer.procedure
-        if procedure is None or procedure.care_of != self._acknowledged or self._update is not None:
+        if procedure is None or procedure.care_of != self._registered or self._request is not None:
             return []
         if len(procedure.tested) < 2 or mh.BindingUpdate in procedure.requests:
             return []
@@ -454,7 +402,7 @@ class MobileIpv6Host:
         peer.used = now
         away = bool(self.addresses) and self.addresses[0] != self.home_address
         wanted = self._agent is not None and self._parameters.route_optimisation and away
-        if not wanted or peer.procedure is not None or self._acknowledged != self.addresses[0]:
+        if not wanted or peer.procedure is not None or self._registered != self.addresses[0]:
             return []
         return [] if self._knows(now, peer) else self._inform(now, peer)
 
@@ -596,24 +544,13 @@ def _towards(plain: Datagram, care_of: Address | None) -> Datagram:
     return Datagram(plain.source, care_of, plain.payload, size, plain.home_source, home)
 
 
-@dataclass(slots=True)
-class _Binding:
-    care_of: Address | None
-    until: float
-    sequence: int
-
-
 @final
-class HomeAgent:
+class Ipv6HomeAgent(HomeAgent):
     """Registers nodes and stands in for those that are away (section 10)."""
 
-    role = "HA"
-    forwards = True
-
     def __init__(self, address: Address, parameters: Parameters) -> None:
-        self.address = address
+        super().__init__(address)
         self._parameters = parameters
-        self._bindings: dict[Address, _Binding] = {}
         self._detecting: dict[Address, tuple[mh.BindingUpdate, Address]] = {}
         self._alarms = Alarms()
 
@@ -626,30 +563,19 @@ class HomeAgent:
         """The deadline has come: no duplicate has answered."""
         return self._alarms.handle(now)
 
-    def care_of(self, now: float, home_address: Address) -> Address | None:
-        """Where a node is; None: at home, or nobody knows."""
-        binding = self._bindings.get(home_address)
-        return binding.care_of if binding and binding.until > now else None
-
-    def entries(self, now: float) -> int:
-        """How many nodes are away."""
-        return sum(self.care_of(now, home) is not None for home in self._bindings)
-
-    def receive(self, now: float, datagram: Datagram) -> list[Effect]:
-        """A Binding Update, or something to be forwarded."""
-        if isinstance(datagram.payload, mh.BindingUpdate) and datagram.destination == self.address:
+    def _registration(self, now: float, datagram: Datagram) -> list[Effect] | None:
+        if isinstance(datagram.payload, mh.BindingUpdate):
             return self._update(now, datagram.payload, datagram.source)
-        way = self.way_on(now, datagram)
-        if isinstance(way, Transmit):
-            return [way]
-        content = datagram.content
-        return [Discard(content, way)] if isinstance(content, Data) else []
+        return None
+
+    def _into_tunnel(self, inner: Datagram, care_of: Address) -> Datagram:
+        return _tunnelled(inner, self.address, care_of)
 
     def _update(self, now: float, update: mh.BindingUpdate, source: Address) -> list[Effect]:
         home = update.home_address
         known = self._bindings[home] if self.care_of(now, home) is not None else None
-        if known is not None and update.sequence <= known.sequence:
-            return self._acknowledge(update, source, SEQUENCE_OUT_OF_WINDOW, known.sequence)
+        if known is not None and update.sequence <= known.number:
+            return self._acknowledge(update, source, SEQUENCE_OUT_OF_WINDOW, known.number)
         new = known is None and update.lifetime > 0
         if new and self._parameters.duplicate_detection > 0:
             begun = home in self._detecting
@@ -667,7 +593,7 @@ class HomeAgent:
 
     def _accept(self, now: float, update: mh.BindingUpdate, source: Address) -> list[Effect]:
         care_of = update.care_of if update.lifetime > 0 else None
-        binding = _Binding(care_of, now + update.lifetime, update.sequence)
+        binding = Binding(care_of, now + update.lifetime, update.sequence)
         self._bindings[update.home_address] = binding
         return self._acknowledge(update, source, ACCEPTED, update.sequence)
 
@@ -680,50 +606,20 @@ class HomeAgent:
         datagram = _towards(plain, source if source != home else None)
         return [Transmit(datagram, self.address)]
 
-    def way_on(self, now: float, datagram: Datagram) -> Transmit | Reason:
-        """Into the tunnel to the care-of address, after having come out of a reverse tunnel."""
-        inner = datagram
-        if isinstance(datagram.payload, Datagram):
-            inner = datagram.payload
-            if self.care_of(now, inner.source) != datagram.source:
-                return Reason.NO_BINDING
-        care_of = self.care_of(now, inner.destination)
-        if care_of is not None:
-            return Transmit(_tunnelled(inner, self.address, care_of), self.address)
-        # Onto the home link: to a node that has just come back, or to nobody.
-        return Transmit(inner, self.address)
-
-
-_Servers: TypeAlias = Mapping[Address, Server]
-
 
 @final
-class MobileIpv6:
+class MobileIpv6(HomeAgents):
     """The system: a home agent for each of `homes`, on the home network."""
 
     family: Literal[4, 6] = 6
 
     def __init__(self, homes: Sequence[Home], parameters: Parameters | None = None) -> None:
-        self._homes = tuple(homes)
-        self._parameters = parameters or Parameters()
-        optimised = self._parameters.route_optimisation
-        self.tells_peers = optimised
-        self.name = "Mobile IPv6" if optimised else "Mobile IPv6, bidirectional tunnel"
-        self._agents = {home.server: HomeAgent(home.server, self._parameters) for home in homes}
-        self.servers: _Servers = self._agents
+        self._parameters = own = parameters or Parameters()
+        super().__init__(homes, {home.server: Ipv6HomeAgent(home.server, own) for home in homes})
+        self.tells_peers = own.route_optimisation
+        self.name = "Mobile IPv6" if self.tells_peers else "Mobile IPv6, bidirectional tunnel"
 
     def host(self, home_address: Address, *, moves: bool = True) -> Host:
         """A mobile node, or a fixed correspondent that can optimise routes."""
-        agent = home_server(self._homes, home_address) if moves else None
+        agent = self._agent_of(home_address) if moves else None
         return MobileIpv6Host(home_address, agent, self._parameters)
-
-    def catcher(self, now: float, destination: Address) -> Address | None:
-        """The home agent of a node that is away."""
-        agent = home_server(self._homes, destination)
-        if agent is None or self._agents[agent].care_of(now, destination) is None:
-            return None
-        return agent
-
-    def answer(self, now: float, home_address: Address) -> Address | None:  # noqa: ARG002
-        """Nobody asks."""
-        return None
