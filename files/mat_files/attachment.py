@@ -82,7 +82,7 @@ class NumberedNames(Sequence[str]):
             return self._count == other._count
         return tuple(self) == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # equal to tuples, which hash otherwise
 
 
 @final
@@ -243,11 +243,6 @@ def read_events(
     for line, record in records(path, REQUIRED, OPTIONAL):
         reader.read(line, record)
     return reader.events()
-
-
-def node_names(events: Sequence[AttachmentEvent]) -> tuple[str, ...]:
-    """The nodes in order of appearance."""
-    return tuple(dict.fromkeys(event.node for event in events))
 
 
 @final

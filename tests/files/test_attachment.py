@@ -10,7 +10,6 @@ from mat_files.attachment import (
     AttachmentEvent,
     AttachmentEvents,
     NumberedNames,
-    node_names,
     read_events,
 )
 from mat_files.errors import TraceError
@@ -26,7 +25,7 @@ def test_events_are_read_in_order(tmp_path: Path) -> None:
         AttachmentEvent(1.5, "m", "detach", "A"),
         AttachmentEvent(1.5, "n", "attach", "B"),
     ]
-    assert node_names(read_events(path)) == ("m", "n")
+    assert read_events(path).nodes == ("m", "n")
 
 
 def test_an_event_may_prescribe_the_address_and_the_interface(tmp_path: Path) -> None:
