@@ -4,10 +4,9 @@ A run is a pure function of scenario, seed and number, so it does not matter who
 it is tried, or in which order results come: the study is the same, byte for byte. Work goes through
 `concurrent.futures`, which Dask's client speaks too.
 
-A worker may be lost: killed for lack of memory, a machine switched off. On this machine that breaks
-the pool, so the runs under way go to a new one; a Dask scheduler gives them to another worker. A
-run that loses its worker again and again would do so for ever; at the third time the study ends
-with a `StudyError`.
+A worker may be lost: killed for lack of memory, a machine switched off. On this machine its run
+goes to a new one in its place; a Dask scheduler gives it to another worker. A run that loses its
+worker again and again would do so for ever; at the third time the study ends with a `StudyError`.
 
 Worker processes must not outlive the study: each watches a pipe whose other end the study holds.
 When that closes, for Ctrl-C or because the study itself was killed, they end at once. They are deaf
@@ -25,7 +24,6 @@ from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
     CancelledError,
-    Executor,
     Future,
     ProcessPoolExecutor,
     wait,
@@ -178,50 +176,71 @@ def _same_version(run: Run) -> Run:
 
 
 @final
-class _Processes:
-    """A pool of processes, made anew when it breaks."""
+class _Process:
+    """A worker process, made anew when it is lost."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._pool, self._leash = self._begun()
+    def __init__(self) -> None:
+        self._under_way: Future[Run] | None = None
+        self._begin()
 
-    lost = BrokenExecutor
+    def _begin(self) -> None:
+        context = get_context("spawn")  # a fork of a process with threads may hang
+        followed, self._leash = context.Pipe(duplex=False)
+        # A pool of one starts its process before it has a thread that could find it broken, and
+        # hand over pipes that it is closing; and who is lost takes no other's run along.
+        self._pool = ProcessPoolExecutor(
+            1, mp_context=context, initializer=_follow, initargs=(followed,)
+        )
 
     @property
-    def slots(self) -> int:
-        """One more than there are processes: it waits where it is taken up at once."""
-        return self._count + 1
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do."""
+        return self._under_way is None or self._under_way.done()
 
     def submit(self, job: Job) -> Future[Run]:
-        """Begin a run; a broken pool is replaced first."""
+        """Begin a run."""
         try:
-            return self._submitted(job)
+            self._under_way = self._submitted(job)
         except BrokenExecutor:
-            self._end()
-            self._pool, self._leash = self._begun()
-            return self._submitted(job)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
+            self.end()
+            self._begin()
+            self._under_way = self._submitted(job)
+        return self._under_way
 
     def _submitted(self, job: Job) -> Future[Run]:
         with _apart():
             return self._pool.submit(work, job.scenario, job.run)
 
-    def _begun(self) -> tuple[Executor, Connection]:
-        context = get_context("spawn")  # a fork of a process with threads may hang
-        followed, leash = context.Pipe(duplex=False)
-        pool = ProcessPoolExecutor(
-            self._count, mp_context=context, initializer=_follow, initargs=(followed,)
-        )
-        return pool, leash
-
-    def _end(self) -> None:
+    def end(self) -> None:
+        """It is not needed any more."""
         self._leash.close()
         self._pool.shutdown(cancel_futures=True)
+
+
+@final
+class _Processes:
+    """Worker processes of this machine, each with a run at a time."""
+
+    def __init__(self, count: int) -> None:
+        self._processes = [_Process() for _ in range(count)]
+
+    lost = BrokenExecutor
+
+    @property
+    def slots(self) -> int:
+        """As many runs as there are processes."""
+        return len(self._processes)
+
+    def submit(self, job: Job) -> Future[Run]:
+        """Begin a run in a process that is idle."""
+        return next(one for one in self._processes if one.is_idle).submit(job)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._processes:
+            one.end()
 
 
 @contextmanager
