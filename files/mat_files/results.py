@@ -1,4 +1,4 @@
-"""Results of a run: four tables and how they came about, as Parquet and CSV.
+"""Results of a run: five tables and how they came about, as Parquet and CSV.
 
 The tables are those of `mat_files.schema`. A Parquet file carries, in its schema's metadata, the
 unit and meaning of every column and what is needed to repeat the run; CSV files are for a quick
@@ -24,6 +24,7 @@ from mat_files.schema import (
     FLOWS,
     HANDOVERS,
     IMS,
+    LINKS,
     MESSAGES,
     SCHEMA_VERSION,
     SCHEMAS,
@@ -39,6 +40,8 @@ EXTRA_FILES: Final = (
     "calibration.toml",
 )
 """Files that a run may write besides the tables."""
+_LATER: Final = (FLOWS, LINKS)
+"""Tables that results of older versions may lack."""
 
 
 @final
@@ -71,6 +74,7 @@ class Results:
     ims: pd.DataFrame
     provenance: Provenance
     flows: pd.DataFrame = field(default_factory=lambda: frame_of_rows(FLOWS, []))
+    links: pd.DataFrame = field(default_factory=lambda: frame_of_rows(LINKS, []))
 
     @classmethod
     def build(
@@ -80,6 +84,8 @@ class Results:
         messages: Iterable[Mapping[str, object]],
         ims: Iterable[Mapping[str, object]],
         flows: Iterable[Mapping[str, object]] = (),
+        *,
+        links: Iterable[Mapping[str, object]] = (),
     ) -> "Results":
         """Results from rows as mappings; a missing key is an empty cell.
 
@@ -91,14 +97,15 @@ class Results:
             frame_of_rows(IMS, ims),
             provenance,
             frame_of_rows(FLOWS, flows),
+            frame_of_rows(LINKS, links),
         )
 
     @classmethod
     def joined(cls, parts: Sequence["Results"], provenance: Provenance) -> "Results":
         """The rows of several results, in their order; `provenance` is that of the whole."""
-        tables = ((part.handovers, part.messages, part.ims, part.flows) for part in parts)
-        handovers, messages, ims, flows = (_joined(frames) for frames in zip(*tables, strict=True))
-        return cls(handovers, messages, ims, provenance, flows)
+        tables = ((p.handovers, p.messages, p.ims, p.flows, p.links) for p in parts)
+        handovers, messages, ims, flows, links = map(_joined, zip(*tables, strict=True))
+        return cls(handovers, messages, ims, provenance, flows, links)
 
     def write(
         self, directory: Path, extra: Mapping[str, bytes] | None = None, *, csv: bool = True
@@ -127,20 +134,21 @@ class Results:
     def read(cls, directory: Path) -> "Results":
         """The results in a directory, from its Parquet files. Raises `ResultsError`.
 
-        Results of an older version may have no table `flows`; then it is empty.
+        Results of an older version may lack the tables `flows` and `links`; then they are empty.
         """
         paths = {schema: directory / f"{schema.name}.parquet" for schema in SCHEMAS}
-        tables = {s: _read(s, path) for s, path in paths.items() if s != FLOWS or path.exists()}
-        flows = tables[FLOWS][0] if FLOWS in tables else frame_of_rows(FLOWS, [])
-        handovers, messages, ims = (tables[schema][0] for schema in (HANDOVERS, MESSAGES, IMS))
-        return cls(handovers, messages, ims, tables[HANDOVERS][1], flows)
+        read = {s: _read(s, p) for s, p in paths.items() if s not in _LATER or p.exists()}
+        handovers, messages, ims, flows, links = (
+            read[schema][0] if schema in read else frame_of_rows(schema, []) for schema in SCHEMAS
+        )
+        return cls(handovers, messages, ims, read[HANDOVERS][1], flows, links)
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a result: figures, drawings, and how to reproduce it."""
         return results_html(self)
 
     def _tables(self) -> Iterator[tuple[Schema, pd.DataFrame]]:
-        frames = (self.handovers, self.messages, self.ims, self.flows)
+        frames = (self.handovers, self.messages, self.ims, self.flows, self.links)
         yield from zip(SCHEMAS, frames, strict=True)
 
 

@@ -130,8 +130,8 @@ MESSAGES: Final = Schema(
             "lost",
             "integer",
             "messages",
-            "Lost on a link or sent to an address without owner; what is neither delivered nor lost"
-            " was under way at the end.",
+            "Lost on a link, dropped at a full queue, or sent to an address without owner; what is"
+            " neither delivered nor lost was under way at the end.",
             required=True,
         ),
         Column("retransmitted", "integer", "messages", "Repeats, of those sent.", required=True),
@@ -218,7 +218,40 @@ FLOWS: Final = Schema(
     ),
 )
 
-SCHEMAS: Final = (HANDOVERS, MESSAGES, IMS, FLOWS)
+LINKS: Final = Schema(
+    "links",
+    "One row per link with a rate, direction and interval of time; none for those never used.",
+    (
+        _RUN,
+        Column("link", "text", "", "Name of the network or server at its end.", required=True),
+        Column(
+            "kind",
+            "text",
+            "",
+            "What is at its end: network, ims or correspondents (their own site).",
+            required=True,
+        ),
+        Column("direction", "text", "", "up: to the core; down: from it.", required=True),
+        Column("start", "number", "s", "Begin of the interval.", required=True),
+        Column("interval", "number", "s", "Length of the interval.", required=True),
+        Column("arrived", "integer", "packets", "Came to be sent.", required=True),
+        Column("dropped", "integer", "packets", "Of these, found the queue full.", required=True),
+        Column("bytes", "integer", "bytes", "Length of the others, with IP header.", required=True),
+        Column("busy", "number", "", "Time that it was sending: 0 to 1.", required=True),
+        Column(
+            "queue_mean",
+            "number",
+            "packets",
+            "Mean over time of the number that wait, beside the one that is sent.",
+            required=True,
+        ),
+        Column("wait_mean", "number", "s", "Mean time until its sending began, of those sent."),
+        Column("wait_p99", "number", "s", "99th percentile of these times, within 1 % of itself."),
+        Column("wait_max", "number", "s", "Longest such time."),
+    ),
+)
+
+SCHEMAS: Final = (HANDOVERS, MESSAGES, IMS, FLOWS, LINKS)
 
 
 def markdown(schema: Schema) -> str:

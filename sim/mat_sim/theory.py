@@ -1,4 +1,4 @@
-"""What queueing theory says of a server, to draw beside what the simulator says.
+"""What queueing theory says of a server or a link, to draw beside what the simulator says.
 
 Messages arrive as a Poisson process, are served first come, first served, and all that is random is
 independent. In Kendall's notation: M/M/c has c workers and exponential service times, M/D/1 and
@@ -10,7 +10,9 @@ the time from arrival until a worker begins; a response takes the service time b
     [mmc_wait(rate, service=50e-6, workers=2) for rate in rates]
 
 Sources: L. Kleinrock, Queueing Systems, volume 1, 1975, sections 3.2 (M/M/1), 3.5 (M/M/m and
-Erlang's C formula), 3.6 (M/M/1/K), 5.5 (M/G/1, the Pollaczek-Khinchine formula).
+Erlang's C formula), 3.6 (M/M/1/K), 5.5 (M/G/1, the Pollaczek-Khinchine formula). O. Brun and J.-M.
+Garcia, Analytical solution of finite capacity M/D/1 queues, Journal of Applied Probability 37(4),
+2000, theorem 1 (M/D/1/K).
 """
 
 import itertools
@@ -30,6 +32,7 @@ __all__ = [
     "erlang_b",
     "erlang_c",
     "md1_wait",
+    "md1k_loss",
     "mg1_wait",
     "mm1_wait",
     "mm1k_loss",
@@ -106,6 +109,20 @@ def mm1k_loss(rate: float, service: float, room: int) -> float:
     """
     load = rate * service
     return load**room / sum(load**number for number in range(room + 1))
+
+
+def md1k_loss(rate: float, service: float, room: int) -> float:
+    """Probability that a packet is dropped in an M/D/1/K queue.
+
+    `room` is K, all packets that are there; a link has K = 1 + `queue`.
+    """
+    load = rate * service
+    terms = [
+        math.exp((room - 1 - n) * load) * (-load * (room - 1 - n)) ** n / math.factorial(n)
+        for n in range(room)
+    ]
+    total = math.fsum(terms)
+    return 1 - total / (1 + load * total)
 
 
 def queue_length(rate: float, wait: float) -> float:

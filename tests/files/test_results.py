@@ -61,8 +61,22 @@ def sample(node: str = "m1") -> Results:
         "mappings": 4,
     }
     flow = {"run": 0, "from_role": "MN", "to_role": "CN", "sent": 3, "delivered": 2, "lost": 1}
+    link = {
+        "run": 0,
+        "link": "A",
+        "kind": "network",
+        "direction": "up",
+        "start": 0.0,
+        "interval": 0.1,
+        "arrived": 9,
+        "dropped": 1,
+        "bytes": 800,
+        "busy": 0.5,
+        "queue_mean": 0.3,
+        "wait_max": 0.02,
+    }
     handovers = [full, handover(node=node, ordinal=2)]
-    return Results.build(PROVENANCE, handovers, [message], [load], [flow])
+    return Results.build(PROVENANCE, handovers, [message], [load], [flow], links=[link])
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -74,21 +88,25 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read.messages, written.messages)
     pd.testing.assert_frame_equal(read.ims, written.ims)
     pd.testing.assert_frame_equal(read.flows, written.flows)
+    pd.testing.assert_frame_equal(read.links, written.links)
     assert read.provenance == PROVENANCE
 
 
-def test_results_of_before_there_was_a_table_of_flows_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", ["flows", "links"])
+def test_results_of_before_there_was_a_table_are_read(tmp_path: Path, table: str) -> None:
     sample().write(tmp_path)
-    (tmp_path / "flows.parquet").unlink()
+    (tmp_path / f"{table}.parquet").unlink()
     read = Results.read(tmp_path)
-    assert (len(read.handovers), len(read.flows)) == (2, 0)
-    assert read.flows.columns.tolist() == sample().flows.columns.tolist()
+    found = getattr(read, table)
+    assert (len(read.handovers), len(found)) == (2, 0)
+    assert found.columns.tolist() == getattr(sample(), table).columns.tolist()
 
 
 def test_the_rows_of_several_results_are_joined_in_order() -> None:
     joined = Results.joined([sample("m1"), sample("m2")], PROVENANCE)
     assert joined.handovers["node"].tolist() == ["m1", "m1", "m1", "m2"]
     assert joined.flows["sent"].tolist() == [3, 3]
+    assert joined.links["arrived"].tolist() == [9, 9]
 
 
 def test_what_did_not_occur_is_empty(tmp_path: Path) -> None:

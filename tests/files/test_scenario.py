@@ -258,6 +258,18 @@ TABLES = {
     "[movement]\ntrace = 'none.xml'": 'movement.trace: is "none.xml"; there is no such file',
     "[protocol]\nx = 'y'": 'protocol.x: is "y"; must be a number',
     "[correspondents]\nloss = 1": "correspondents.loss: is 1; must be less than 1",
+    "[correspondents]\nrate = 0": "correspondents.rate: is 0; must be greater than 0",
+    "[correspondents]\nqueue = 5": "correspondents.queue: is 5, but there is no rate, so nothing"
+    " waits; set a rate in bit/s, or leave queue out",
+    "[[network]]\nname = 'C'\nrate = -1": "network.2.rate: is -1; must be greater than 0",
+    "[[network]]\nname = 'C'\nrate = inf": "network.2.rate: is inf; must be",
+    "[[network]]\nname = 'C'\nrate = '1 Mbit/s'": 'network.2.rate: is "1 Mbit/s"; must be a number',
+    "[[network]]\nname = 'C'\nrate = 1e6\nqueue = -1": "network.2.queue: is -1; must be 0 or more",
+    "[[network]]\nname = 'C'\nqueue = 100": "network.2.queue: is 100, but there is no rate, so",
+    "[[ims]]\nname = 'I'\nlink_queue = 9": "ims.0.link_queue: is 9, but there is no rate, so",
+    "[coverage.grid]\nspacing = 1\ncolumns = 1\nrows = 1\nrange = 1\nqueue = 3": (
+        "coverage.grid.queue: is 3, but there is no rate, so nothing"
+    ),
     "[correspondents]\nnetwork = 'Q'": 'correspondents.network: is "Q", which is no network; there'
     " are: A, B",
     "[correspondents]\ncount = 0": 'traffic.pairs: is "correspondent", but correspondents.count is',

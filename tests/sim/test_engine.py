@@ -681,7 +681,7 @@ def test_equal_seeds_give_equal_bytes(tmp_path: Path) -> None:
     loaded = scenario(tmp_path, CROWD, *RANDOM)
     first = parquet(simulate(loaded).results, tmp_path / "1")
     second = parquet(simulate(loaded, lambda _now, _end: None).results, tmp_path / "2")
-    assert len(first) == 8
+    assert len(first) == 10
     assert first == second
     other = simulate(scenario(tmp_path, CROWD, *RANDOM, "scenario.seed=2"))
     assert not other.results.handovers.equals(simulate(loaded).results.handovers)

@@ -72,7 +72,7 @@ def written(results: Results, folder: Path) -> dict[str, bytes]:
 def test_replications_are_the_engines_runs_in_order() -> None:
     results = simulate(SHORT, runs=3, processes=1)
     alone = [engine.simulate(SHORT, None, run).results for run in range(3)]
-    for name in ("handovers", "messages", "ims", "flows"):
+    for name in ("handovers", "messages", "ims", "flows", "links"):
         expected = pd.concat([getattr(part, name) for part in alone], ignore_index=True)
         pd.testing.assert_frame_equal(getattr(results, name), expected)
     assert results.handovers["run"].unique().tolist() == [0, 1, 2]

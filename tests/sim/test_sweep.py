@@ -89,7 +89,7 @@ def test_a_case_is_what_simulate_gives(tmp_path: Path) -> None:
 
 def test_tables_have_the_cases_columns_first() -> None:
     found = sweep(SHORT, {"network.1.delay": np.array([0.01, 0.02])}, runs=2, processes=1)
-    for name in ("handovers", "messages", "ims", "flows"):
+    for name in ("handovers", "messages", "ims", "flows", "links"):
         table: pd.DataFrame = getattr(found, name)
         assert list(table.columns[:3]) == ["case", "network.1.delay", "run"]
         parts = [getattr(found.results(case), name) for case in range(2)]

@@ -266,7 +266,7 @@ def both(folder: Path, moves: str, *overrides: str, ims: str | None = None) -> t
 
 def assert_equal(one: Run, other: Run, about: str = "") -> None:
     """All results are the same; sums in another order in their first digits."""
-    for table in ("handovers", "messages", "ims"):
+    for table in ("handovers", "messages", "ims", "links"):
         pd.testing.assert_frame_equal(
             getattr(one.results, table),
             getattr(other.results, table),
@@ -334,6 +334,10 @@ def situation(seed: int) -> tuple[str, list[str]]:
         "network.0.lease": 20,
         "correspondents.network": "'A'",
         "traffic.off": "{exponential = 20}",
+        "network.0.rate": random.choice([60_000, 1_000_000]),
+        "network.2.rate": random.choice([60_000, 1_000_000]),
+        "ims.0.rate": 20_000,
+        "correspondents.rate": 500_000,
     }
     values |= {key: value for key, value in rarely.items() if random.random() < 0.2}
     return moves, [f"{key}={value}" for key, value in values.items()]

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from mat.parameters import Parameters
 from mat_files._toml import KeyPath, dotted
+from mat_files.document import Table
 from mat_files.errors import Problem, ScenarioError, shown
 from mat_files.scenario._model import (
     SYSTEM_FAMILIES,
@@ -42,6 +43,7 @@ def findings(scenario: Scenario) -> list[Finding]:
         _families,
         _movement,
         _correspondents,
+        _queues,
         _traffic,
         _service,
         _shared_service,
@@ -219,6 +221,21 @@ def _correspondents(scenario: Scenario) -> Iterator[Finding]:
     if scenario.traffic.pairs == "correspondent" and not fixed.count:
         what = 'is "correspondent", but correspondents.count is 0; set that, or "mobile" or "none"'
         yield ("traffic", "pairs"), what
+
+
+def _queues(scenario: Scenario) -> Iterator[Finding]:
+    """A link without a rate takes every packet at once, so nothing waits for it."""
+    links: list[tuple[KeyPath, Table, str]] = [
+        (("correspondents",), scenario.correspondents, "queue"),
+        *((("network", i), network, "queue") for i, network in enumerate(scenario.network)),
+        *((("ims", i), ims, "link_queue") for i, ims in enumerate(scenario.ims)),
+    ]
+    if scenario.coverage.grid is not None:
+        links.append((("coverage", "grid"), scenario.coverage.grid, "queue"))
+    for path, link, field in links:
+        if field in link.model_fields_set and getattr(link, "rate", None) is None:
+            what = f"is {getattr(link, field)}, but there is no rate, so nothing waits"
+            yield (*path, field), f"{what}; set a rate in bit/s, or leave {field} out"
 
 
 def _traffic(scenario: Scenario) -> Iterator[Finding]:

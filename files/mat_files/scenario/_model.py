@@ -75,10 +75,14 @@ Seconds = Annotated[float, Field(gt=0), Unit("s")]
 Time = Annotated[Distribution, PlainValidator(parse_distribution), Unit("s")]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(ge=0), Unit("packets/s")]
+BitRate = Annotated[float, Field(gt=0), Unit("bit/s")]
+Places = Annotated[int, Field(ge=0, le=1_000_000), Unit("packets")]
 Frequency = Annotated[float, Field(ge=0), Unit("1/s")]
 Prefix = Annotated[IpNetwork, PlainValidator(_prefix)]
 Moment = Annotated[float, Field(ge=0, le=1e9), Unit("s")]
 Point = Annotated[tuple[float, float], Field(strict=False)]
+QUEUE: Final = 100
+"""Packets that may wait for a link that has a rate."""
 MOST_IMS: Final = 64
 """Servers that share the nodes."""
 MobilitySystem: TypeAlias = Literal[
@@ -120,7 +124,7 @@ class About(Table):
     seed: Annotated[int, Field(ge=0)] = 1
     """Seed of everything random. Equal seed, equal results."""
     interval: Annotated[float, Field(ge=0.001), Unit("s")] | None = None
-    """Length of a row of the table `ims`. Default: 10 s, or so that there are 50 rows at least."""
+    """Length of a row of the tables `ims` and `links`. Default: 10 s, or for 50 rows at least."""
 
 
 class RandomWaypoint(Table):
@@ -237,6 +241,10 @@ class Access(Table):
     """One-way delay between a node on this network and the core."""
     loss: Probability = 0.0
     """Probability that a packet is lost between a node and the core, each way."""
+    rate: BitRate | None = None
+    """Rate of the link to the core, which all nodes share, each way. Default: without limit."""
+    queue: Places = QUEUE
+    """Packets that wait for that, each way, beside the one that is sent; more are dropped."""
     detect: Time = Constant(0.05)
     """Time until a node acts on what changed: its link lost, or this network in reach."""
     association: Time = Constant(0.1)
@@ -316,6 +324,10 @@ class Correspondents(Table):
     """One-way delay between their site and the core. Not used where `network` is set."""
     loss: Probability = 0.0
     """Probability that a packet is lost between site and core. Not used with `network`."""
+    rate: BitRate | None = None
+    """Rate of the link between site and core, each way. Not used with `network`."""
+    queue: Places = QUEUE
+    """Packets that wait for that, each way, beside the one that is sent; more are dropped."""
     home_prefix: Prefix | None = None
     """Home addresses. Default: 10.32.0.0/11 or 2001:db8:1::/48."""
 
@@ -348,6 +360,10 @@ class Ims(Table):
     """One-way delay between the server and the core."""
     loss: Probability = 0.0
     """Probability that a packet is lost between server and core, each way."""
+    rate: BitRate | None = None
+    """Rate of the link between server and core, each way. Default: without limit."""
+    link_queue: Places = QUEUE
+    """Packets that wait for that, each way, beside the one that is sent; more are dropped."""
     service: Time = Constant(0.00005)
     """Time a worker spends on one message."""
     services: Services | None = None
@@ -561,7 +577,7 @@ class Scenario(Table):
         return tuple(_split(home, counts[0])) if counts else (home,)
 
     def interval(self, end: float) -> float:
-        """The length of a row of the table `ims` in a run that ends then, s."""
+        """The length of a row of the tables `ims` and `links` in a run that ends then, s."""
         fitting = [length for length in _INTERVALS if length * _FEWEST_ROWS <= end]
         return self.scenario.interval or max(fitting, default=_INTERVALS[0])
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from random import Random
 from typing import Final, final
 
+from mat.address import is_ipv4
 from mat.mapping_table import Mapping, Servers
 from mat.messages import EXACT, Endpoint
 from mat.parameters import Parameters
@@ -19,10 +20,13 @@ from mat_sim.engine._clock import Happening
 from mat_sim.engine._host import Host
 from mat_sim.engine._network import Site
 from mat_sim.engine._station import Station
+from mat_sim.engine._tally import headers
 from mat_sim.engine._zones import Zones
 
 _VERSION: Final = 1
 """Of every mapping that stands at the begin."""
+_EXCHANGE: Final = 108 + 52
+"""Bytes of an IMS Update with one address and of its Reply (docs/protocol.md, 3 and 5)."""
 
 
 @final
@@ -129,11 +133,7 @@ class Acquaintance(Happening):
         """What a node has measured on average: one tuple for all of a place."""
         trips = self._trips.get((site, servers))
         if trips is None:
-            stations = [self._stations[server] for server in servers]
-            trips = tuple(
-                (one.endpoint, 2 * (site.mean_delay + one.site.mean_delay) + one.mean_service)
-                for one in stations
-            )
+            trips = tuple((server, _round_trip(site, self._stations[server])) for server in servers)
             self._trips[site, servers] = trips
         return trips
 
@@ -142,3 +142,11 @@ class Acquaintance(Happening):
         mapping = Mapping(peer.home, EXACT, own.addresses, own.version, begun, own.expires)
         query = self._random.random() * self._parameters.peer_query_interval
         return KnownPeer(own.servers, mapping, query, 0.0, caller, confirmed=True)
+
+
+def _round_trip(site: Site, station: Station) -> float:
+    """Mean time from an IMS Update to its Reply where nothing waits, s."""
+    size = _EXCHANGE + 2 * headers(4 if is_ipv4(station.endpoint.address) else 6)
+    ways = (site, station.site)
+    sending = sum(one.sending_time(size) for one in ways)
+    return 2 * sum(one.mean_delay for one in ways) + station.mean_service + sending

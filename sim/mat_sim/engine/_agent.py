@@ -86,7 +86,9 @@ class Agent(Party):
         self._random = random
         self._record = Record(self.clock, self.name, model.workers, interval)
         self._workers = Workers(self.clock, model.workers, model.queue, self._record)
-        network.connect(Link(self, Site(model.delay, model.loss)), machine.address)
+        capacity = network.capacity("ims", model.name, model.rate, model.link_queue)
+        site = Site(model.delay, model.loss, capacity=capacity)
+        network.connect(Link(self, site), machine.address)
         _Census(self, interval)
 
     def deadline(self) -> float | None:

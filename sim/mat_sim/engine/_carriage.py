@@ -88,6 +88,10 @@ class Carried(Counted):
         super().__init__(network, leaves_from, target, count=count, lines=lines)
         self.payload = payload
 
+    def wire_size(self) -> int:
+        """Its length, with the headers of its tunnels, bytes."""
+        return self.payload.size
+
     def reach(self, holder: Party) -> None:
         """Hand it over."""
         holder.arrived(self)

@@ -54,10 +54,13 @@ class Packet(Counted):
         """Whether it has not left its sender yet."""
         self.announced: Address | None = None
 
-    def travel(self, delay: float) -> None:
+    def travel(self, arrival: float) -> None:
         """At equal times, packets go before messages: it does not matter what was asked first."""
-        clock = self.network.clock
-        clock.early_at(clock.now + delay, self)
+        self.network.clock.early_at(arrival, self)
+
+    def wire_size(self) -> int:
+        """Its length, with a Mapping Update Option where it carries one, bytes."""
+        return self.flow.size + (MUO if self.announced is not None else 0)
 
     def reach(self, holder: Party) -> None:
         """A host takes it, or leaves it to its machine."""
@@ -301,11 +304,11 @@ class Host(Dozer):
         source, destination = translation.outward(flow.source, flow.destination)
         packet.source, packet.destination, packet.outward = source, destination, False
         packet.announced = translation.announce
-        announced = translation.announce is not None
         receiver = self._network.last_holder(destination) or self
         tally = self._tally
-        packet.count = tally.count_data(self, receiver, flow.size + (MUO if announced else 0))
+        packet.count = tally.count_data(self, receiver, packet.wire_size())
         if tally.watching:
+            announced = translation.announce is not None
             packet.lines = tally.note_data(self.clock.now, self, receiver, announced=announced)
         packet.depart()
 

@@ -3,6 +3,13 @@
 A datagram travels from its sender's site to the core and on to the site that the destination's
 holder is at; each half has its delay and its loss. Whoever holds the address when the datagram
 arrives gets it.
+
+Where links have no rate, no datagram is in the way of another, and the whole way is one event,
+foreseen at departure. Where one has a rate (`_capacity`), each half is for itself: first its queue,
+then its loss, then its delay. The way up needs no event for that, but the way down does, since its
+queue is in the order of arrival at the core. It leads to the site that has the address by then, or
+had it last: an address belongs to a place, and what is sent to it goes there though its holder has
+left, and takes its share of the link.
 """
 
 from random import Random
@@ -13,6 +20,7 @@ from mat.effects import NotFound
 from mat.mapping_table import Servers
 from mat.messages import Endpoint, Message
 from mat_files.distributions import Constant, Distribution
+from mat_sim.engine._capacity import Capacity
 from mat_sim.engine._clock import NEVER, Clock, Happening, Sleeper
 from mat_sim.engine._longest import longest
 
@@ -46,23 +54,48 @@ class Party(Sleeper):
 class Site:
     """A place, and what the path between it and the core is like."""
 
-    __slots__ = ("_always", "_delay", "kept", "longest_delay", "mean_delay", "network")
+    __slots__ = (
+        "_always",
+        "_delay",
+        "capacity",
+        "kept",
+        "longest_delay",
+        "mean_delay",
+        "network",
+    )
 
-    def __init__(self, delay: Distribution, loss: float, network: str = "") -> None:
+    def __init__(
+        self,
+        delay: Distribution,
+        loss: float,
+        network: str = "",
+        *,
+        capacity: Capacity | None = None,
+    ) -> None:
+        self.capacity = capacity
+        """What the path can carry; None if there is no limit."""
         self.network = network
         """The access network's name; empty elsewhere."""
         self.kept = 1 - loss
         """Probability that a packet is not lost on the way."""
         self._delay = delay
         self.mean_delay = delay.mean
-        """Expectation of how long a packet takes between here and the core, s."""
+        """Expectation of how long a packet is on its way between here and the core, s."""
         self.longest_delay = longest(delay)
-        """The longest that it takes, s."""
+        """The longest that it is, s."""
         self._always = delay.value if isinstance(delay, Constant) else -1.0
 
     def delay(self, random: Random) -> float:
-        """How long a packet takes between here and the core, s."""
+        """How long a packet is on its way between here and the core, s, once it is sent."""
         return self._always if self._always >= 0 else self._delay.sample(random)
+
+    def loses(self, random: Random) -> bool:
+        """Whether a packet is lost on the way."""
+        return self.kept < 1 and random.random() >= self.kept
+
+    def sending_time(self, size: int) -> float:
+        """How long it takes to send so many bytes over the link to the core, s."""
+        return self.capacity.up.takes(size) if self.capacity is not None else 0.0
 
 
 @final
@@ -123,14 +156,26 @@ class Dependent:
 class Network:
     """All addresses and the paths between them."""
 
-    __slots__ = ("_dependents", "_links", "clock", "random")
+    __slots__ = ("_dependents", "_interval", "_links", "capacities", "clock", "random")
 
-    def __init__(self, clock: Clock, random: Random) -> None:
+    def __init__(self, clock: Clock, random: Random, interval: float) -> None:
+        """`interval` is the length of a row of the table `links`, s."""
         self.clock = clock
         self.random = random
+        self._interval = interval
+        self.capacities: list[Capacity] = []
+        """Of all links that have a rate."""
         self._links: dict[Address, Link] = {}
         """The link that has an address, or had it last."""
         self._dependents: dict[Address, dict[Dependent, None]] = {}
+
+    def capacity(self, kind: str, name: str, rate: float | None, queue: int) -> Capacity | None:
+        """The capacity of a new link between a place and the core; None where it has no rate."""
+        if rate is None:
+            return None
+        made = Capacity(self.clock, kind, name, rate=rate, queue=queue, interval=self._interval)
+        self.capacities.append(made)
+        return made
 
     def connect(self, link: Link, address: Address) -> None:
         """The link has this address from now on."""
@@ -164,6 +209,16 @@ class Network:
         link = self._links.get(address) if address is not None else None
         return link if link is not None and link.up else None
 
+    def site_of(self, address: Address) -> Site | None:
+        """Where an address is, or was last."""
+        link = self._links.get(address)
+        return link.site if link is not None else None
+
+    def has_rate(self, here: Link, destination: Address) -> bool:
+        """Whether a link that a datagram would take from `here` has a rate."""
+        there = self.site_of(destination)
+        return here.site.capacity is not None or (there is not None and there.capacity is not None)
+
     def last_holder(self, address: Address) -> Party | None:
         """Who holds an address now, or held it last."""
         link = self._links.get(address)
@@ -188,17 +243,58 @@ class Datagram(Happening):
         here = network.link_of(self.source)
         there = network.link_of(self.destination)
         self.origin = here
+        if here is not None and network.capacities and network.has_rate(here, self.destination):
+            self._go_up(here.site)
+            return
         if here is None or _is_lost(here, there, network.random):
             self.lose()
             return
         delay = here.site.delay(network.random)
         if there is not None:
             delay += there.site.delay(network.random)
-        self.travel(delay)
+        self.travel(network.clock.now + delay)
 
-    def travel(self, delay: float) -> None:
-        """The arrival is so many seconds from now."""
-        self.network.clock.after(delay, self)
+    def _go_up(self, here: Site) -> None:
+        """From a site to the core, where a link of the way has a rate."""
+        capacity, network = here.capacity, self.network
+        sent = capacity.up.send(self.wire_size()) if capacity is not None else network.clock.now
+        if sent == NEVER or here.loses(network.random):
+            self.lose()
+            return
+        core = sent + here.delay(network.random)
+        there = network.site_of(self.destination)
+        if there is None:
+            self.travel(core)
+        elif there.capacity is None:
+            self._reach(there, core)
+        else:
+            network.clock.at(core, _AtCore(self))
+
+    def go_down(self) -> None:
+        """From the core to the site that the destination is at now, or was last."""
+        there = self.network.site_of(self.destination)
+        assert there is not None
+        capacity = there.capacity
+        sent = self.network.clock.now
+        if capacity is not None:
+            sent = capacity.down.send(self.wire_size())
+        self._reach(there, sent)
+
+    def _reach(self, there: Site, sent: float) -> None:
+        """Sent from the core at a time, if it was: arrive there, or be lost."""
+        random = self.network.random
+        if sent == NEVER or there.loses(random):
+            self.lose()
+        else:
+            self.travel(sent + there.delay(random))
+
+    def travel(self, arrival: float) -> None:
+        """The arrival is at this time, s."""
+        self.network.clock.at(arrival, self)
+
+    def wire_size(self) -> int:
+        """Its length, IP header included, bytes."""
+        raise NotImplementedError
 
     def happen(self) -> None:
         """The way is over; whether somebody is there shows now."""
@@ -215,6 +311,20 @@ class Datagram(Happening):
     def lose(self) -> None:
         """It never arrives."""
         raise NotImplementedError
+
+
+@final
+class _AtCore(Happening):
+    """A datagram is at the core, and its way down has a rate."""
+
+    __slots__ = ("_datagram",)
+
+    def __init__(self, datagram: Datagram) -> None:
+        self._datagram = datagram
+
+    def happen(self) -> None:
+        """It goes down."""
+        self._datagram.go_down()
 
 
 def _is_lost(here: Link, there: Link | None, random: Random) -> bool:

@@ -9,6 +9,8 @@ sleeps where that is certain for all packets to come, and nobody waits for one o
 - *kept*: the sender does not translate, and its machine drops a packet for each that comes, the
   oldest that it holds or, without any address, this one itself.
 
+Nothing is certain over a link that has a rate: there packets are in each other's way.
+
 It is woken by whoever changes one of those things. Then the packets sent meanwhile are made good:
 those that would have arrived are counted, and those still under way become events like any other.
 Where nothing but numbers is asked for, packets are counted without being looked at.
@@ -275,6 +277,8 @@ class QuietFlow(Flow):
             return False
         source, destination = translation.outward(self.source, self.destination)
         here, there = network.link_of(source), network.link_of(destination)
+        if here is not None and network.capacities and network.has_rate(here, destination):
+            return False
         if here is not None and there is not None:
             if not self._reaches(there, source, destination, translation.announce, recently):
                 return False

@@ -5,6 +5,7 @@ down after it. Times that workers are busy are known when they begin, so they go
 and have a list of their own; so has the queue, whose length lasts beyond an interval.
 """
 
+from collections.abc import Iterator
 from typing import Final, final
 
 from mat_sim.engine._clock import Clock
@@ -16,8 +17,14 @@ _FEW: Final = 1e-9
 """Share of an interval by which the end of a run may miss the begin of one."""
 
 
+def intervals(end: float, length: float) -> Iterator[tuple[int, float, float]]:
+    """Number, begin and length of the intervals of a run that ends at `end`, s."""
+    for number in range(max(0, int(end / length - _FEW)) + 1):
+        yield number, number * length, min(length, end - number * length)
+
+
 @final
-class _Shares:
+class Shares:
     """A quantity times how long it lasted, by interval."""
 
     __slots__ = ("_interval", "_sums")
@@ -114,8 +121,8 @@ class Record:
         self._interval = interval
         self._open = _Interval()
         self._closed: list[Row] = []
-        self._busy = _Shares(interval)
-        self._queued = _Shares(interval)
+        self._busy = Shares(interval)
+        self._queued = Shares(interval)
         self._queue = 0
         self._queue_since = 0.0
 
@@ -176,14 +183,12 @@ class Record:
         end = self._clock.end
         if self._queue:
             self._queued.add(self._queue_since, end, self._queue)
-        count = max(0, int(end / self._interval - _FEW)) + 1
-        while len(self._closed) < count:
+        parts = list(intervals(end, self._interval))
+        while len(self._closed) < len(parts):
             self._close()
-        return [self._row(run, number) for number in range(count)]
+        return [self._row(run, number, start, length) for number, start, length in parts]
 
-    def _row(self, run: int, number: int) -> Row:
-        start = number * self._interval
-        length = min(self._interval, self._clock.end - start)
+    def _row(self, run: int, number: int, start: float, length: float) -> Row:
         row: Row = {"run": run, "ims": self._name, "start": start, "interval": length}
         row["busy"] = min(1.0, self._busy.of(number) / (length * self._workers))
         row["queue_mean"] = self._queued.of(number) / length

@@ -29,9 +29,16 @@ class Access:
     __slots__ = ("address", "association", "detect", "pool", "random", "site", "start_attached")
 
     def __init__(
-        self, model: AccessNetwork, pool: Pool, random: Random, *, start_attached: bool
+        self,
+        model: AccessNetwork,
+        pool: Pool,
+        random: Random,
+        *,
+        network: Network,
+        start_attached: bool,
     ) -> None:
-        self.site = Site(model.delay, model.loss, model.name)
+        capacity = network.capacity("network", model.name, model.rate, model.queue)
+        self.site = Site(model.delay, model.loss, model.name, capacity=capacity)
         self.pool = pool
         self.detect: Distribution = model.detect
         self.association: Distribution = model.association

@@ -19,7 +19,7 @@ from mat_files.frames import frame_of_rows
 from mat_files.mobility import Mobility, mobility, movement_digest
 from mat_files.results import Provenance, Results
 from mat_files.scenario import Ims, IpNetwork, Scenario
-from mat_files.schema import FLOWS, IMS, MESSAGES
+from mat_files.schema import FLOWS, IMS, LINKS, MESSAGES
 from mat_files.streams import random_stream
 from mat_sim.engine._acquaintance import Acquaintance
 from mat_sim.engine._agent import Agent
@@ -56,6 +56,8 @@ _BACKGROUND_SPACE: Final = {
 }
 """Where the requests of `[background]` come from, likewise."""
 _MOST_REPLICAS: Final = 256
+_FIXED: Final = "correspondents"
+"""Kind and name of the link of their site."""
 _STEPS: Final = 200
 """Times that progress is reported."""
 
@@ -137,7 +139,8 @@ class _World:
         self._parameters = Parameters.with_overrides(scenario.protocol)
         self.clock = Clock(moves.end)
         self._tally = Tally(records=record)
-        self._network = Network(self.clock, self._stream("network"))
+        self._interval = scenario.interval(self.clock.end)
+        self._network = Network(self.clock, self._stream("network"), self._interval)
         self._zones = Zones()
         self._wiring = Wiring(
             self._network,
@@ -186,7 +189,7 @@ class _World:
             self._network,
             self._tally,
             stream=self._stream,
-            interval=self._scenario.interval(self.clock.end),
+            interval=self._interval,
         )
 
     def _build_ims(self, place: int, ims: Ims) -> list[Station]:
@@ -216,7 +219,7 @@ class _World:
             machine,
             wiring=self._wiring,
             random=random,
-            interval=self._scenario.interval(self.clock.end),
+            interval=self._interval,
         )
 
     def _build_access(self) -> dict[str, Access]:
@@ -226,6 +229,7 @@ class _World:
                 network,
                 Pool(network.pool, network.lease),
                 random,
+                network=self._network,
                 start_attached=self._scenario.nodes.start_attached,
             )
             for network in self._scenario.networks
@@ -251,9 +255,11 @@ class _World:
 
     def _build_correspondents(self) -> list[Roamer]:
         fixed, hosts = self._scenario.correspondents, list[Roamer]()
-        site = Site(fixed.delay, fixed.loss)
         if fixed.network is not None:
             site = self._access[fixed.network].site
+        else:
+            capacity = self._network.capacity(_FIXED, _FIXED, fixed.rate, fixed.queue)
+            site = Site(fixed.delay, fixed.loss, capacity=capacity)
         homes = self._homes(self._scenario.correspondent_prefix, "homes of correspondents")
         for number, home in enumerate(homes.give(fixed.count), 1):
             host = self._build_host(f"CN{number}", "CN", home)
@@ -343,6 +349,9 @@ class _World:
             frame_of_rows(IMS, (row for one in self._servers for row in one.rows(self._run))),
             self._provenance(),
             frame_of_rows(FLOWS, flow_rows(self._hosts, self._run)),
+            frame_of_rows(
+                LINKS, (row for c in self._network.capacities for row in c.rows(self._run))
+            ),
         )
         names = [server.name for server in self._servers]
         fixed = [host.name for host in self._fixed]

@@ -123,7 +123,8 @@ class Station(Party):
         self._times = _times(model.services)
         self._record = Record(self.clock, name, model.workers, interval)
         self._workers = Workers(self.clock, model.workers, model.queue, self._record)
-        self.site = Site(model.delay, model.loss)
+        capacity = wiring.network.capacity("ims", name, model.rate, model.link_queue)
+        self.site = Site(model.delay, model.loss, capacity=capacity)
         self.store = RegistrationTable()
         """What it holds of its nodes."""
         self._gathered: list[_Update] = []

@@ -74,6 +74,11 @@ class Line:
         )
 
 
+def headers(family: Literal[4, 6]) -> int:
+    """Bytes of what carries a message in this version of IP: IP and UDP header."""
+    return (IPV4_HEADER if family == 4 else IPV6_HEADER) + UDP_HEADER
+
+
 def received(lines: list[Line] | None, now: float) -> None:
     """What these lines are about has arrived; None, as mostly, where nobody draws it."""
     if lines is not None:
@@ -312,7 +317,7 @@ class Tally:
 
     def rows(self, run: int, family: Literal[4, 6]) -> Iterator[dict[str, object]]:
         """The rows of the table `messages`, in this version of IP."""
-        header = (IPV4_HEADER if family == 4 else IPV6_HEADER) + UDP_HEADER
+        header = headers(family)
         for (kind, sender, receiver), count in sorted(self._counts.items()):
             yield {
                 "run": run,

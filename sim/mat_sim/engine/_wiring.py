@@ -3,14 +3,24 @@
 from random import Random
 from typing import final
 
-from mat.address import Address
+from mat.address import Address, is_ipv4
+from mat.codec import size_of
 from mat.effects import NotFound, Send
 from mat.mapping_table import Servers
 from mat.messages import MAT_PORT, Endpoint, Message
 from mat_files.scenario import Dns
 from mat_sim.engine._clock import Happening
 from mat_sim.engine._network import Network, Party, Site
-from mat_sim.engine._tally import DNS_PARTY, RESOLVER, Count, Counted, Line, Tally, received
+from mat_sim.engine._tally import (
+    DNS_PARTY,
+    RESOLVER,
+    Count,
+    Counted,
+    Line,
+    Tally,
+    headers,
+    received,
+)
 from mat_sim.engine._zones import Zones
 
 
@@ -32,6 +42,10 @@ class Letter(Counted):
     ) -> None:
         super().__init__(network, source, destination, count=count, lines=lines)
         self._message = message
+
+    def wire_size(self) -> int:
+        """Its length with IP and UDP header, bytes."""
+        return size_of(self._message) + headers(4 if is_ipv4(self.destination) else 6)
 
     def reach(self, holder: Party) -> None:
         """Hand it over."""

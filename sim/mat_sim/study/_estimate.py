@@ -22,13 +22,18 @@ from mat_files.schema import SCHEMAS, Column
 from mat_sim.study._intervals import BATCHES, CONFIDENCE, Estimate, batch_means, student_t
 from mat_sim.study._warmup import WarmUp, mser5
 
-TableName: TypeAlias = Literal["handovers", "messages", "ims", "flows"]
+TableName: TypeAlias = Literal["handovers", "messages", "ims", "flows", "links"]
 Reduction: TypeAlias = Literal["mean", "median", "min", "max", "sum", "count"]
 Values: TypeAlias = NDArray[np.float64]
 
 REDUCTIONS: Final[tuple[Reduction, ...]] = get_args(Reduction)
-_TIMES: Final[dict[TableName, str]] = {"handovers": "time", "ims": "start"}
+_TIMES: Final[dict[TableName, str]] = {"handovers": "time", "ims": "start", "links": "start"}
 """The column by which a table's rows are in order of time."""
+_ONE: Final[dict[TableName, tuple[str, str]]] = {
+    "ims": ("servers", "ims == 'IMS'"),
+    "links": ("links", "link == 'A' and direction == 'up'"),
+}
+"""Of what there must be a single one in a series of intervals, and how to choose it."""
 
 
 @final
@@ -185,13 +190,13 @@ def _series(statistic: Statistic, results: Results) -> Iterator[Values]:
     """The observations of each run in order of time."""
     if statistic.table not in _TIMES:
         raise ValueError(
-            f"{statistic.table} has no times; a steady state is one of handovers or ims"
+            f"{statistic.table} has no times; a steady state is one of handovers, ims or links"
         )
     observed = statistic.observed(results)
     for run, frame in observed.groupby("run"):
-        if statistic.table == "ims" and frame["time"].duplicated().any():
-            what = f"run {run} has several servers; choose one"
-            raise ValueError(f"{what} with where, such as where=\"ims == 'IMS'\"")
+        if statistic.table in _ONE and frame["time"].duplicated().any():
+            what, choice = _ONE[statistic.table]
+            raise ValueError(f'run {run} has several {what}; choose one with where="{choice}"')
         yield frame.sort_values("time", kind="stable")["value"].to_numpy(np.float64)
 
 

@@ -103,6 +103,11 @@ class Sweep:
         """The flows of data, of every run of every case."""
         return self._table("flows")
 
+    @cached_property
+    def links(self) -> pd.DataFrame:
+        """The load of links that have a rate, of every run of every case."""
+        return self._table("links")
+
     def results(self, case: int) -> Results:
         """All runs of one case, as `simulate` returns them."""
         return joined(self._shelf, case, self._first, self._cases[case].runs)
