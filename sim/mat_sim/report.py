@@ -27,7 +27,7 @@ OUTCOMES: Final = ("completed", "superseded", "unfinished")
 
 def print_summary(results: Results, console: Console) -> None:
     """Print how many handovers there were, how long their parts took, and what was sent."""
-    tables = (_counts, _durations, _messages, _data, _load)
+    tables = (_counts, _durations, _messages, _data, _load, _links)
     for table in (made(results) for made in tables):
         if table.row_count:
             console.print(table)
@@ -133,6 +133,16 @@ def _load(results: Results) -> Table:
         waits = _values(frame["wait_max"])
         longest = f"{waits.max() * 1000:.2f}" if waits.size else "–"
         table.add_row(str(name), *counts, f"{frame['busy'].max():.2%}", longest)
+    return table
+
+
+def _links(results: Results) -> Table:
+    heads = ("link", "way", "packets", "dropped", "bytes", "busiest", "longest wait, ms")
+    table = _table("Links with a rate", *heads, text=2)
+    for (name, _, way), frame in results.links.groupby(["link", "kind", "direction"], sort=False):
+        counts = [str(int(frame[column].sum())) for column in ("arrived", "dropped", "bytes")]
+        longest = _values(frame["wait_max"]).max()
+        table.add_row(name, way, *counts, f"{frame['busy'].max():.2%}", f"{longest * 1000:.2f}")
     return table
 
 

@@ -35,6 +35,7 @@ from mat_sim.study import Statistic, steady_state
 from mat_sim.theory import md1_wait, md1k_loss, queue_length
 from tests.sim import test_baseline_runs as baselines
 from tests.sim.test_engine import (
+    CROWD,
     HARD,
     IMS_MN,
     SETUP,
@@ -269,11 +270,18 @@ def test_a_rate_on_the_senders_side_takes_no_event() -> None:
     assert both == pytest.approx(plain + 900, abs=5)
 
 
-def test_lost_packets_have_taken_their_time_on_the_link() -> None:
-    made = still(up=500, network=limited(loss=0.2), duration=40)
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_lost_packets_have_taken_their_time_on_the_link(direction: str) -> None:
+    made = still(
+        up=500.0 if direction == "up" else 0.0,
+        down=500.0 if direction == "down" else 0.0,
+        network=limited(loss=0.2),
+        duration=40,
+    )
     results = simulate(made).results
     (flow,) = records(results.flows)
-    assert load(results, "A", "up", "bytes") == flow["sent"] * SIZE
+    # But for those before the look-up, and those that are on their way to the core at the end.
+    assert load(results, "A", direction, "bytes") == pytest.approx(flow["sent"] * SIZE, abs=21e3)
     share = flow["lost"] / flow["sent"]
     assert share == pytest.approx(0.2, abs=3 * math.sqrt(0.2 * 0.8 / flow["sent"]))
 
@@ -314,6 +322,19 @@ def test_a_handovers_message_waits_behind_data(tmp_path: Path) -> None:
         assert row["register"] == pytest.approx(wait + exchange, abs=1e-9)
         waited.add(wait)
     assert max(waited) > 0.001
+
+
+def test_a_crowds_updates_find_the_queue_of_their_server_full(tmp_path: Path) -> None:
+    """Eight at once: one is sent and two wait, so five are dropped, and sent again."""
+    limit = ("ims.0.rate=50e3", "ims.0.link_queue=2", "traffic.pairs='none'")
+    finished = run(tmp_path, CROWD, *limit, ims=SHARED)
+    assert len(handovers(finished)) == 8
+    lost = sent(finished, "IMS Update", "MN", "IMS", "lost")
+    assert lost >= 5
+    assert load(finished.results, "IMS", "down", "dropped") == lost
+    assert load(finished.results, "IMS", "up", "dropped") == 0
+    assert sent(finished, "IMS Update", "MN", "IMS", "retransmitted") >= lost
+    assert all(row["outcome"] == "completed" for row in handovers(finished))
 
 
 def test_packets_to_an_address_that_was_left_load_the_link_it_belongs_to(tmp_path: Path) -> None:

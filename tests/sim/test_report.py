@@ -1,5 +1,6 @@
 """What a user sees: tables, the figure, the ladder diagram."""
 
+import dataclasses
 import io
 import struct
 import subprocess
@@ -101,6 +102,13 @@ def summary(results: Results) -> str:
     print_summary(results, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_links_are_shown_where_there_are_any() -> None:
+    results = sample()
+    (line,) = (line for line in summary(results).splitlines() if line.split()[1:3] == ["A", "│"])
+    assert line.replace("│", " ").split() == ["A", "up", "9", "1", "800", "50.00%", "20.00"]
+    assert "Links" not in summary(dataclasses.replace(results, links=results.links[:0]))
 
 
 def many() -> Results:
