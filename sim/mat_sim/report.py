@@ -142,7 +142,9 @@ def _links(results: Results) -> Table:
     for (name, _, way), frame in results.links.groupby(["link", "kind", "direction"], sort=False):
         counts = [str(int(frame[column].sum())) for column in ("arrived", "dropped", "bytes")]
         longest = _values(frame["wait_max"]).max()
-        table.add_row(name, way, *counts, f"{frame['busy'].max():.2%}", f"{longest * 1000:.2f}")
+        table.add_row(
+            str(name), str(way), *counts, f"{frame['busy'].max():.2%}", f"{longest * 1000:.2f}"
+        )
     return table
 
 

@@ -1,8 +1,10 @@
 """Delay, loss and rate of a lab's links: what was asked for is there, or the lab refuses."""
 
+import contextlib
 import math
 import random
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from mat_files.distributions import Constant, Exponential, Uniform
 from mat_real.lab import Lab, LabError, Measured, Quality, simple_plan
 from mat_real.lab.impairment import import_path, needs_process, qdiscs, wire_command
+from mat_real.lab.inside import inside
 from mat_real.lab.layout import AIR, CORE, Uplink
 from mat_real.lab.measure import _differences, plausible
 from mat_real.lab.wire import READY
@@ -20,6 +23,9 @@ from tests.real.privilege import needs_root
 SLOW = Quality(Constant(0.010))
 LOSSY = Quality(Constant(0.005), loss=0.1)
 NARROW = Quality(rate=4e6)
+ROOM = 5
+QUEUED = Quality(Constant(0.010), rate=40e3, queue=ROOM)
+BURST = 20
 LINKS = {
     "slow": SLOW,
     "lossy": LOSSY,
@@ -115,6 +121,54 @@ def test_a_link_that_is_not_as_asked_for_is_refused(
 
 
 @needs_root
+def test_a_queue_holds_what_it_has_room_for_and_in_order() -> None:
+    """A packet takes 0.2 s, so all of a burst are there before the first is sent."""
+    links = {
+        "queued": QUEUED,
+        "limited": Quality(Constant(0.01), rate=2e6, queue=100),
+    }
+    with Lab(simple_plan(links, mobile=(), fixed=(), plain=(), ims=["IMS"])) as lab:
+        found = {one.link: one for one in lab.check()}
+        assert found["limited"].out == pytest.approx(2e6, rel=0.15)
+        assert found["limited"].back == pytest.approx(2e6, rel=0.15)
+        assert found["queued"].out is None
+        before = lab.wire_report("queued").dropped
+        received = [burst(lab, "queued") for _ in range(2)]
+        dropped = lab.wire_report("queued").dropped - before
+    # A packet of the kernel's own, about who listens to which group, may take a place.
+    assert max(map(len, received)) == ROOM + 1
+    assert all(numbers == list(range(len(numbers))) for numbers in received)
+    assert dropped >= sum(BURST - len(numbers) for numbers in received)
+
+
+def burst(lab: Lab, name: str) -> list[int]:
+    """Send numbered packets to a router all at once; those that arrive, until none does."""
+    target = ("198.51.100.1", 4000)
+    here, there = inside(lab.ref(name), datagrams), inside(lab.ref(CORE), datagrams)
+    received: list[int] = []
+    with here, there:
+        here.bind(target)
+        here.settimeout(1.0)
+        for number in range(BURST):
+            there.sendto(number.to_bytes(1) * 1000, target)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                received.append(here.recv(2000)[0])
+    return received
+
+
+def datagrams() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def test_a_queue_that_is_counted_in_packets_takes_a_process() -> None:
+    queued = Quality(rate=1e6, queue=9)
+    assert needs_process(queued, netem=True)
+    assert not list(qdiscs(link(queued), "eth0", netem=True))
+    assert wire_command(link(queued))[-2:] == ["--rate=1000000.0", "--queue=9"]
+
+
+@needs_root
 def test_a_rate_that_is_gone_is_noticed_when_it_is_read_back(lab: Lab) -> None:
     lab.run(CORE, "tc", "qdisc", "del", "dev", "narrow", "root")
     try:
@@ -134,6 +188,8 @@ def test_what_was_measured_is_judged_by_what_was_asked_for() -> None:
         (SLOW, Measured("A", 0.0197, 0, 0, 40), "20.00 ms was asked for, and 19.70 ms"),
         (SLOW, Measured("A", 0.0215, 0.005, 0, 40), "spans 0.00 ms .* and 5.00 ms is there"),
         (SLOW, Measured("A", 0.02, 0, 0.025, 40), "0.00% each way .* and 1 of 40"),
+        (QUEUED, Measured("A", 0.054, 0.004, 0, 40), ""),
+        (QUEUED, Measured("A", 0.0201, 0, 0, 40), "53.60 ms was asked for, and 20.10 ms"),
         (Quality(), Measured("A", math.inf, math.inf, 1, 40), "0.00 ms was .* and inf ms"),
         (Quality(Exponential(0.01)), Measured("A", 0.027, 0.015, 0, 40), ""),
         (Quality(Exponential(0.01)), Measured("A", 0.005, 0.015, 0, 40), "and 5.00 ms is there"),

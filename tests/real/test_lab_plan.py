@@ -1,5 +1,6 @@
 """What a lab consists of, and which addresses it has."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from mat.address import parse_address
 from mat_files.distributions import Constant, Uniform
 from mat_files.scenario import load_scenario
 from mat_real.ims.config import Configuration as ImsConfiguration
-from mat_real.lab import LabError, Plan, plan_of, simple_plan
+from mat_real.lab import LabError, Plan, Quality, plan_of, simple_plan
 from mat_real.lab.layout import Layout, names, uplinks
 from mat_real.lab.services import ims_config, node_config, reverse_zone
 from mat_real.node.config import Configuration as NodeConfiguration
@@ -76,6 +77,16 @@ def test_the_prefixes_links_and_servers_of_a_scenario_count() -> None:
     assert plan.served_by(home.ipv4).name == plan.served_by(home.ipv6).name == "IMS_CN"
 
 
+def test_rates_and_queues_of_a_scenario_count(tmp_path: Path) -> None:
+    more = "rate = 2e6\nqueue = 9\n[correspondents]\nrate = 3e6\n[[ims]]\nname = 'I'\nrate = 1e6\n"
+    plan = plan_from(tmp_path, more + "link_queue = 7")
+    fast = Quality(Constant(0.005))
+    assert [one.quality for one in plan.networks] == [fast, replace(fast, rate=2e6, queue=9)]
+    assert plan.node("CN1").quality == replace(fast, rate=3e6, queue=100)
+    assert plan.ims[0].quality == replace(fast, rate=1e6, queue=7)
+    assert plan_from(tmp_path, rates={"B": 4e6}).networks[1].quality == replace(fast, rate=4e6)
+
+
 def test_a_town_of_134_vehicles_can_be_planned() -> None:
     plan = plan_of(load_scenario(SCENARIOS / "town.toml"))
     assert len(plan.networks) == 9
@@ -96,6 +107,10 @@ def test_mobile_addresses_that_a_scenario_prescribes_are_reserved(tmp_path: Path
         ('[[ims]]\nname = "I"\nreplicas = 2', "IMS I has 2 replicas"),
         ('[[ims]]\nname = "I"\ncount = 4', "IMS I is 4 servers that share nodes"),
         ('pool = "192.0.2.0/24"', "192.0.2.0/24 .* overlap"),
+        (
+            "[correspondents]\ncount = 2\nrate = 1e6",
+            "correspondents.rate, which they share",
+        ),
         ("[correspondents]\ncount = 300", "300 nodes|301 nodes"),
         ('pool = "10.65.0.0/28"', "network B: 10.65.0.0/28 is too small"),
         ('[[network]]\nname = "core"', "'core' is the name of two things"),

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from typing import final
 
 from mat_files.attachment import AttachmentEvent
+from mat_files.distributions import Distribution
 from mat_files.mobility import Mobility, mobility
 from mat_files.scenario import Ims, Scenario
 from mat_real.lab.checks import checked
@@ -33,9 +34,9 @@ def plan_of(
 ) -> Plan:
     """The lab of a scenario, with hosts without MAT besides.
 
-    `rates` in bit/s are those of access networks by name, as a scenario has none. `moves` spares
-    reading the movement again. Raises `LabError` where the lab cannot do what the scenario says,
-    and `ScenarioError` for its movement.
+    `rates` in bit/s are those of access networks by name, in place of the scenario's. `moves`
+    spares reading the movement again. Raises `LabError` where the lab cannot do what the scenario
+    says, and `ScenarioError` for its movement.
     """
     return _FromScenario(scenario, rates or {}, moves or mobility(scenario)).plan(plain)
 
@@ -55,7 +56,7 @@ class _FromScenario:
         names = [f"CN{number + 1}" for number in range(fixed.count)]
         mobile_zone = _zone(scenario.mobile_prefix, MOBILE_ZONE)
         fixed_zone = _zone(scenario.correspondent_prefix, FIXED_ZONE)
-        link = Quality(fixed.delay, fixed.loss)
+        link = _quality(fixed.delay, fixed.loss, fixed.rate, fixed.queue)
         plan = Plan(
             networks=tuple(self._networks()),
             nodes=(
@@ -85,14 +86,20 @@ class _FromScenario:
 
     def _networks(self) -> Iterator[AccessNetwork]:
         for number, network in enumerate(self.scenario.networks):
-            quality = Quality(network.delay, network.loss, self.rates.get(network.name))
+            quality = _quality(network.delay, network.loss, network.rate, network.queue)
+            if network.name in self.rates:
+                quality = Quality(network.delay, network.loss, self.rates[network.name])
             yield access_network(network.name, number, network.pool, quality, network.lease)
 
     def _ims(self, mobile: Zone, fixed: Zone) -> Iterator[Server]:
         for number, ims in enumerate(self.scenario.ims, 1):
             zones = tuple(itertools.chain.from_iterable(_zones(ims, mobile, fixed)))
-            quality = Quality(ims.delay, ims.loss)
+            quality = _quality(ims.delay, ims.loss, ims.rate, ims.link_queue)
             yield Server(ims.name, server_address(number), zones, quality, ims.workers)
+
+
+def _quality(delay: Distribution, loss: float, rate: float | None, queue: int) -> Quality:
+    return Quality(delay, loss, rate, queue if rate is not None else None)
 
 
 def _unplayed(scenario: Scenario) -> Iterator[str]:
@@ -106,6 +113,10 @@ def _unplayed(scenario: Scenario) -> Iterator[str]:
         yield f"traffic.peers = {traffic.peers}: set it to 1"
     if traffic.kind != "cbr":
         yield f'traffic.kind = "{traffic.kind}", only packets at equal distances: set it to "cbr"'
+    fixed = scenario.correspondents
+    if fixed.rate is not None and fixed.network is None and fixed.count > 1:
+        what = "correspondents.rate, which they share, as each has a link of its own"
+        yield f"{what}: set correspondents.count = 1 or correspondents.network"
     if scenario.background.nodes:
         yield "a background load: set background.nodes = 0"
     if scenario.dns.resolver is not None:

@@ -2,8 +2,8 @@
 
 Rate is the kernel's token bucket filter (tc-tbf(8)) at both ends of a link, with a queue of 100 ms.
 Delay and loss are netem's (tc-netem(8)) where the kernel has it and it can draw what is asked for:
-a constant time, or one uniformly distributed. Otherwise a process carries the link's frames
-(`mat_real.lab.wire`).
+a constant time, or one uniformly distributed. Otherwise, and where a queue is counted in packets, a
+process carries the link's frames (`mat_real.lab.wire`).
 """
 
 import os
@@ -55,13 +55,15 @@ def read_reports(text: str) -> list[WireReport]:
 
 def needs_process(quality: Quality, *, netem: bool) -> bool:
     """Whether a link takes a process, given whether the kernel has netem."""
+    if quality.queue is not None:
+        return True
     return quality.impaired and not (netem and isinstance(quality.delay, Constant | Uniform))
 
 
 def qdiscs(link: Uplink, interface: str, *, netem: bool) -> Iterator[str]:
     """The `tc` commands for one end of a link; what leaves there is what they are about."""
     quality, parent = link.quality, "root"
-    if quality.rate is not None:
+    if quality.rate is not None and quality.queue is None:
         burst = max(_LEAST_BURST, round(quality.rate / 8 * _BURST_TIME))
         bucket = f"tbf rate {quality.rate:.0f}bit burst {burst} latency {QUEUE_TIME * 1000:g}ms"
         yield f"qdisc add dev {interface} root handle 1: {bucket}"
@@ -88,6 +90,8 @@ def wire_command(link: Uplink) -> Sequence[str | Path]:
     """The command that carries a link's frames, to be run in `air`."""
     quality = link.quality
     options = [f"--delay=delay = {quality.delay}", f"--loss={quality.loss!r}"]
+    if quality.queue is not None:
+        options += [f"--rate={quality.rate!r}", f"--queue={quality.queue}"]
     return [sys.executable, "-P", wire.__file__, *link.wires, *options]
 
 

@@ -9,7 +9,8 @@ all at once.
 Refused is what differs, three times in a row, by more than the machine's own disturbances
 (`_SLACK` and 10 % of the time, 15 % of the rate), what would come of the asked-for values less than
 once in a million runs, and a variation of less than half or more than twice what it should be. So a
-loss below some 0.5 % is set, but not told from none at all.
+loss below some 0.5 % is set, but not told from none at all. A rate with a queue of less than 50
+packets is set, but not measured.
 """
 
 import json
@@ -46,6 +47,10 @@ _SLACK: Final = 0.002
 _IMPLAUSIBLE: Final = 1e-6
 _DEVIATIONS: Final = 5.0
 """Standard deviations that are as implausible."""
+_PACKET: Final = 84 * 8
+"""Bits of its IP packet, which are what counts for the rate of a process."""
+_ROOM: Final = 50
+"""Packets that must find room for a rate to be measured: the stream comes in bursts."""
 _RATE_TOLERANCE: Final = 0.15
 _OVERLOAD: Final = 1.25
 _PAYLOAD: Final = 1200
@@ -155,7 +160,10 @@ def _measured(lab: "Lab", link: Uplink, ping: Program, count: int) -> Measured:
     counted = [float(time) / 1000 for time in _TIME_OF_PING.findall(ping.text())]
     rtt = fmean(counted) if counted else math.inf
     spread = _middle_half(counted) if len(counted) > 1 else math.inf
-    rates = (None, None) if link.quality.rate is None else _rates(lab, link, link.quality.rate)
+    quality = link.quality
+    rates: tuple[float | None, float | None] = (None, None)
+    if quality.rate is not None and (quality.queue is None or quality.queue >= _ROOM):
+        rates = _rates(lab, link, quality.rate)
     return Measured(link.name, rtt, spread, 1 - len(counted) / count, count, *rates)
 
 
@@ -213,8 +221,8 @@ def _differences(link: Uplink, found: Measured) -> Iterator[str]:
 
 
 def _varies_otherwise(link: Uplink, found: Measured) -> Iterator[str]:
-    delay, random = link.quality.delay, Random(0)
-    drawn = [delay.sample(random) + delay.sample(random) for _ in range(2000)]
+    delay, sending, random = link.quality.delay, _sending_time(link), Random(0)
+    drawn = [sending + delay.sample(random) + delay.sample(random) for _ in range(2000)]
     asked = _middle_half(drawn)
     if not asked / 2 <= found.jitter <= 2 * asked + 0.1 * fmean(drawn) + _SLACK:
         what = f"round trips whose middle half spans {asked * 1000:.2f} ms were asked for"
@@ -223,13 +231,21 @@ def _varies_otherwise(link: Uplink, found: Measured) -> Iterator[str]:
 
 def _round_trip_time(link: Uplink, pings: int) -> tuple[float, tuple[float, float]]:
     """The mean round trip that a link is to have, and by how much it may be less and more, s."""
-    delay = link.quality.delay
-    mean, random = 2 * delay.mean, Random(0)
+    delay, random = link.quality.delay, Random(0)
+    mean = _sending_time(link) + 2 * delay.mean
     spread = 0.0
     if not isinstance(delay, Constant):
         variance = 2 * pvariance([delay.sample(random) for _ in range(2000)])
         spread = _DEVIATIONS * math.sqrt(variance / pings)
     return mean, (spread + 0.01 * mean, spread + 0.1 * mean + _SLACK)
+
+
+def _sending_time(link: Uplink) -> float:
+    """What a process takes to send a ping there and back at the link's rate, s."""
+    quality = link.quality
+    if quality.rate is None or quality.queue is None:
+        return 0.0  # The kernel lets some packets go at once.
+    return 2 * _PACKET / quality.rate
 
 
 def plausible(lost: int, sent: int, probability: float) -> bool:

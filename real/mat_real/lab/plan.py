@@ -53,12 +53,14 @@ class Quality:
 
     `delay` in seconds, one way, drawn anew for each packet, so that packets overtake each other
     where it varies, as in the simulator; `loss` the probability that a packet is lost; `rate` in
-    bit/s, None for as fast as it goes.
+    bit/s, None for as fast as it goes. `queue` are the packets that wait for that, beside the one
+    that is sent, before others are dropped; None for as many as wait 100 ms at most.
     """
 
     delay: Distribution = NO_DELAY
     loss: float = 0.0
     rate: float | None = None
+    queue: int | None = None
 
     @property
     def impaired(self) -> bool:

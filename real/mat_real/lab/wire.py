@@ -1,10 +1,17 @@
-"""A link with delay and loss in user space, for kernels without netem: `python wire.py A B …`.
+"""A link with delay, loss, rate and queue in user space: `python wire.py A B …`.
 
 Theory of operation. The process stands between two interfaces. It reads whole frames from each by
 a packet socket (packet(7)), in batches; drops some; and gives each of the others a time at which it
 is due at the other side, drawn anew for each: so frames overtake each other where the delay varies,
 as in netem and in the simulator. Frames wait in a heap, and the process sleeps until the first is
-due or another arrives. Frames must be whole and have their checksums, so what feeds the interfaces
+due or another arrives.
+
+With a rate, a frame first waits until those before it are sent, and then for its own length; so
+many may wait, and more are dropped. That is known at once: each begins when the last one ends.
+What arrives while the process sleeps counts as arriving together, so a queue of a few packets drops
+more on a busy machine than it should.
+
+Frames must be whole and have their checksums, so what feeds the interfaces
 must not offload segmentation and checksums (`without_offloads`).
 
 It is a script that imports nothing but the standard library and the distributions, so that it
@@ -22,6 +29,7 @@ import struct
 import sys
 import time
 import tomllib
+from collections import deque
 from collections.abc import Iterable
 from random import Random
 from types import FrameType
@@ -48,7 +56,33 @@ _IGNORE_OUTGOING: Final = 23  # PACKET_IGNORE_OUTGOING
 _SIOCETHTOOL: Final = 0x8946
 _OFFLOADS: Final = (0x17, 0x1F, 0x24)  # ETHTOOL_STXCSUM, _STSO, _SGSO
 
+_ETHERNET: Final = 14
+"""Bytes of a frame that do not count for the rate, which is that of IP packets."""
+
 _Due: TypeAlias = tuple[float, int, socket.socket, bytes]
+
+
+@final
+class Bottleneck:
+    """What one direction can carry: `rate` in bit/s, and so many frames that wait."""
+
+    __slots__ = ("_ends", "_queue", "_rate")
+
+    def __init__(self, rate: float, queue: int) -> None:
+        self._rate = rate
+        self._queue = queue
+        self._ends: deque[float] = deque()
+
+    def sent(self, now: float, size: int) -> float | None:
+        """When a frame of so many bytes that arrives now is sent; None if it finds no room."""
+        ends = self._ends
+        while ends and ends[0] <= now:
+            ends.popleft()
+        if len(ends) > self._queue:
+            return None
+        begin = ends[-1] if ends else now
+        ends.append(begin + (size - _ETHERNET) * 8 / self._rate)
+        return ends[-1]
 
 
 @final
@@ -60,6 +94,7 @@ class Wire:
         "_delay",
         "_due",
         "_ends",
+        "_limits",
         "_loss",
         "_missed",
         "_number",
@@ -69,9 +104,21 @@ class Wire:
         "passed",
     )
 
-    def __init__(self, ends: tuple[str, str], delay: Distribution, loss: float) -> None:
-        """`loss` is a probability."""
+    def __init__(
+        self,
+        ends: tuple[str, str],
+        delay: Distribution,
+        loss: float,
+        *,
+        rate: float | None = None,
+        queue: int = 0,
+    ) -> None:
+        """`loss` is a probability, `rate` in bit/s, and `queue` counts frames."""
         self._ends = tuple(map(_opened, ends))
+        self._limits = {
+            end: Bottleneck(rate, queue) if rate is not None else None for end in self._ends
+        }
+        """Of what comes from an end."""
         self._delay = delay
         self._loss = loss
         self._random = Random()
@@ -111,7 +158,7 @@ class Wire:
         now = time.monotonic()
         random, loss, delay = self._random, self._loss, self._delay
         constant = delay.value if isinstance(delay, Constant) else None
-        buffer, due = self._buffer, self._due
+        buffer, due, limit, sent = self._buffer, self._due, self._limits[end], now
         for _ in range(_BATCH):
             try:
                 size = end.recv_into(buffer)
@@ -121,12 +168,18 @@ class Wire:
                 # ENETDOWN once, when the interface goes down; it may come back.
                 _say(str(error.strerror))
                 return
+            if limit is not None:
+                ended = limit.sent(now, size)
+                if ended is None:
+                    self.dropped += 1
+                    continue
+                sent = ended
             if loss and random.random() < loss:
                 self.dropped += 1
                 continue
             late = constant if constant is not None else delay.sample(random)
             self._number += 1
-            heapq.heappush(due, (now + late, self._number, other, bytes(buffer[:size])))
+            heapq.heappush(due, (sent + late, self._number, other, bytes(buffer[:size])))
 
     def _give(self) -> None:
         """Send what is due."""
@@ -182,12 +235,15 @@ def main() -> None:
     parser.add_argument("ends", nargs=2)
     parser.add_argument("--delay", required=True, help="as a scenario has it: delay = 0.01")
     parser.add_argument("--loss", type=float, default=0.0)
+    parser.add_argument("--rate", type=float, help="bit/s, of IP packets")
+    parser.add_argument("--queue", type=int, default=0, help="packets that wait for that")
     options = parser.parse_args()
     delay = parse_distribution(tomllib.loads(options.delay)["delay"])
     # Else the kernel wakes a sleeper up to 50 microseconds late.
     ctypes.CDLL(None).prctl(_TIMER_SLACK, 1, 0, 0, 0)
     first, second = options.ends
-    wire = Wire((first, second), delay, options.loss)
+    ends = (first, second)
+    wire = Wire(ends, delay, options.loss, rate=options.rate, queue=options.queue)
 
     def report(_number: int, _frame: FrameType | None) -> None:
         _say(f"{wire.passed} passed, {wire.dropped} dropped, {wire.missed()} missed")
