@@ -6,6 +6,7 @@ and run, equal movement, whatever else the scenario says of servers and traffic.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypedDict, assert_never, final
@@ -15,10 +16,17 @@ import numpy as np
 from mat_files.attachment import AttachmentEvents, NumberedNames, read_events
 from mat_files.coverage import coverage_events
 from mat_files.errors import Problem, ScenarioError
-from mat_files.movement import crowd_events, random_waypoint_events, train_events
+from mat_files.movement import (
+    crowd_events,
+    random_waypoint_events,
+    random_waypoint_trace,
+    train_events,
+    train_trace,
+)
 from mat_files.scenario import Crowd, RandomWaypoint, Scenario, Train, check_population
 from mat_files.streams import array_stream
-from mat_files.traces import read_trace, trace_files
+from mat_files.traces import Trace, read_trace, trace_files
+from mat_files.traces._paths import LARGEST
 
 _STREAM: Final = "movement"
 """Name of the stream of randomness."""
@@ -57,6 +65,38 @@ def mobility(scenario: Scenario, run: int = 0) -> Mobility:
     return found
 
 
+def positions(scenario: Scenario, run: int = 0) -> Trace | None:
+    """Where the nodes of `mobility` are over time; `None` where nobody has a place.
+
+    That is what a trace says (SUMO FCD, ns-2, BonnMotion, GPX, CSV), or the model random waypoint
+    or train, looked at every `movement.step` up to the end. Attachment events, a crowd, and nodes
+    that do not move have no places. The trace's `frame()` is a DataFrame of all of it. Raises
+    `ScenarioError`, also where that would be more positions than memory should hold.
+    """
+    movement = scenario.movement
+    if movement.trace:
+        trace = _whole_trace(scenario, movement.trace)
+        return trace.first_nodes(_chosen(scenario, len(trace.nodes)))
+    model = movement.random_waypoint or movement.train
+    if model is None:
+        return None
+    count, step, end = _count(scenario), movement.step, _end(scenario, 0.0)
+    _check_positions(scenario, count * (math.ceil(end / step) + 1))
+    random = array_stream(scenario.scenario.seed, run, _STREAM)
+    if isinstance(model, Train):
+        return train_trace(model, scenario.networks, count, random, step=step, end=end)
+    return random_waypoint_trace(model, count, random, step=step, end=end)
+
+
+def _check_positions(scenario: Scenario, number: int) -> None:
+    if number > LARGEST:
+        what = f"makes {number:,} positions, and {LARGEST:,} are the most; make it longer"
+        place = str(scenario.source.path or "scenario")
+        raise ScenarioError(
+            [Problem(place, "movement.step", f"{what}, or nodes.count or scenario.duration less")]
+        )
+
+
 def movement_digest(scenario: Scenario) -> str:
     """SHA-256 of the file or files that the movement is read from; empty if there is none.
 
@@ -83,13 +123,17 @@ def _from_events(scenario: Scenario, name: str) -> Mobility:
 
 
 def _from_trace(scenario: Scenario, name: str) -> Mobility:
-    movement = scenario.movement
-    form = None if movement.format == "auto" else movement.format
-    path = scenario.file(name)
-    trace = read_trace(path, form, movement.gaps, step=movement.step, origin=movement.origin)
+    trace = _whole_trace(scenario, name)
     kept = trace.first_nodes(_chosen(scenario, len(trace.nodes)))
     events = coverage_events(kept, scenario.networks, **_rules(scenario))
     return Mobility(events, kept.nodes, _end(scenario, float(trace.time[-1])))
+
+
+def _whole_trace(scenario: Scenario, name: str) -> Trace:
+    movement = scenario.movement
+    form = None if movement.format == "auto" else movement.format
+    path = scenario.file(name)
+    return read_trace(path, form, movement.gaps, step=movement.step, origin=movement.origin)
 
 
 class _Rules(TypedDict):

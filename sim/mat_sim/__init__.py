@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mat_files.errors import Problem, ResultsError, ScenarioError, TraceError
 
 if TYPE_CHECKING:
-    from mat_files.mobility import mobility
+    from mat_files.mobility import mobility, positions
     from mat_files.results import Results
     from mat_files.scenario import Scenario, load_scenario
     from mat_sim.study import (
@@ -42,6 +42,7 @@ _LAZY: Final = {
     "Scenario": "mat_files.scenario",
     "load_scenario": "mat_files.scenario",
     "mobility": "mat_files.mobility",
+    "positions": "mat_files.mobility",
     **dict.fromkeys(_STUDY, "mat_sim.study"),
 }
 
@@ -61,6 +62,7 @@ __all__ = [
     "estimate",
     "load_scenario",
     "mobility",
+    "positions",
     "reproduce",
     "simulate",
     "sweep",

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import click
-from click.shell_completion import CompletionItem
 
-from mat_files.library import find_scenario, shipped_scenarios
+from mat_files.command_line import scenario_argument
+from mat_files.library import find_scenario
 from mat_sim.animation.command import animate
 from mat_sim.compare.command import compare
 
@@ -32,18 +32,10 @@ sim.add_command(animate)
 sim.add_command(compare)
 
 
-def _complete_scenario(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    names = [name for name in shipped_scenarios() if name.startswith(incomplete)]
-    # Bash's script lets go of all names as soon as there is a file among them.
-    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
-
-
 def _scenario_options(command: "Callable[..., None]") -> "Callable[..., None]":
     """What both `run` and `sweep` take: a scenario, and what is different from it."""
     options = (
-        click.argument("scenario", shell_complete=_complete_scenario),
+        scenario_argument(),
         click.option(
             "--trace",
             type=click.Path(path_type=Path),

@@ -27,7 +27,10 @@ def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProces
 
 
 def environment(path: Path | None) -> dict[str, str]:
-    folders = [ROOT, ROOT / "sim", ROOT / "real", ROOT / "cli", *([path] if path else [])]
+    folders = [
+        *(ROOT / name for name in ("", "files", "sim", "real", "cli")),
+        *([path] if path else []),
+    ]
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
 
 

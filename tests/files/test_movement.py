@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from mat_files.attachment import AttachmentEvents
 from mat_files.coverage import coverage_events
+from mat_files.errors import ScenarioError
 from mat_files.library import find_scenario
-from mat_files.mobility import Mobility, mobility, movement_digest
+from mat_files.mobility import Mobility, mobility, movement_digest, positions
 from mat_files.movement import crowd_events
 from mat_files.movement._random_waypoint import share_paused, walks
 from mat_files.scenario import Crowd, RandomWaypoint, Scenario, Train, load_scenario
@@ -139,6 +140,88 @@ def test_another_trace_is_read_with_the_step_and_the_origin_of_the_scenario(
     text = HEAD.replace("count = 60", "") + '[movement]\ntrace = "x"\nstep = 0.5\norigin = [5, 6]\n'
     scenario = load(tmp_path, text, trace=tmp_path / "a.movements")
     assert (scenario.movement.step, scenario.movement.origin) == (0.5, (5, 6))
+
+
+# --- positions ---
+
+
+@pytest.mark.parametrize(
+    ("table", "overrides"),
+    [
+        (TABLES["random_waypoint"], ()),
+        (TABLES["random_waypoint"] + "\ngroup = 7\nradius = 100", ("movement.step=0.7",)),
+        (TABLES["train"], ("movement.step=0.01", "nodes.count=3")),
+    ],
+    ids=["alone", "group", "train"],
+)
+@pytest.mark.parametrize("run", [0, 1])
+def test_positions_are_those_that_the_events_follow_from(
+    tmp_path: Path, table: str, overrides: tuple[str, ...], run: int
+) -> None:
+    scenario = moving(tmp_path, table, "nodes.interfaces=1", *overrides)
+    trace = positions(scenario, run)
+    assert trace is not None
+    found = coverage_events(trace, scenario.networks, hysteresis=25.0, interfaces=1)
+    step = trace.step
+    one, other = (
+        [(e.time, e.node, e.action, e.network) for e in events if 0 < e.time < 100 - step]
+        for events in (found, mobility(scenario, run).events)
+    )
+    assert len(one) > 5
+    assert [row[1:] for row in sorted(one)] == [row[1:] for row in sorted(other)]
+    times = ([row[0] for row in sorted(rows)] for rows in (one, other))
+    assert next(times) == pytest.approx(next(times), abs=0.021)
+
+
+@pytest.mark.parametrize(("step", "last"), [(1.0, 100.0), (0.7, 100.1), (0.3, 100.2)])
+@pytest.mark.parametrize("table", ["random_waypoint", "train"])
+def test_positions_are_looked_at_every_step_up_to_the_end(
+    tmp_path: Path, table: str, step: float, last: float
+) -> None:
+    trace = positions(moving(tmp_path, TABLES[table], f"movement.step={step}"))
+    assert trace is not None
+    assert (trace.nodes[0], trace.nodes[-1], len(trace.nodes)) == ("MN1", "MN60", 60)
+    assert trace.time[-1] == pytest.approx(last)
+    frame = trace.frame()
+    assert len(frame) == 60 * (round(last / step) + 1)
+    assert [len(rows) for _, rows in trace.visits()] == [round(last / step) + 1] * 60
+
+
+def test_passengers_are_in_a_row_behind_the_head_which_follows_the_route(tmp_path: Path) -> None:
+    table = "train]\nroute = [[0, 0], [300, 0], [300, 400]]\nspeed = 10\nlength = 100"
+    trace = positions(moving(tmp_path, table, "nodes.count=3"))
+    assert trace is not None
+    at = {
+        time: list(zip(rows.x.round(6), rows.y.round(6), strict=True))
+        for time, rows in trace.frame().groupby("t")
+    }
+    assert at[0] == at[10] == [(0, 0), (-50, 0), (-100, 0)]
+    assert at[44] == [(300, 40), (290, 0), (240, 0)]
+    assert at[80] == at[100] == [(300, 400), (300, 350), (300, 300)]
+
+
+def test_positions_of_a_trace_are_its_own_of_the_nodes_that_take_part(tmp_path: Path) -> None:
+    (tmp_path / "w.csv").write_text("t,node,x,y\n0,a,1,2\n1,a,3,4\n1,b,5,6\n2,b,7,8\n")
+    text = HEAD.replace("count = 60", "count = 1") + '[movement]\ntrace = "w.csv"\n'
+    trace = positions(load(tmp_path, text))
+    assert trace is not None
+    assert trace.frame().to_numpy().tolist() == [[0, "a", 1, 2], [1, "a", 3, 4]]
+
+
+def test_who_has_no_place_has_no_positions(tmp_path: Path) -> None:
+    assert positions(moving(tmp_path, "crowd]")) is None
+    assert positions(load_scenario(find_scenario("first"))) is None
+    assert positions(load(tmp_path, HEAD)) is None
+
+
+def test_more_positions_than_memory_should_hold_are_refused(tmp_path: Path) -> None:
+    scenario = moving(tmp_path, TABLES["random_waypoint"], "nodes.count=1_000_000")
+    with pytest.raises(ScenarioError) as caught:
+        positions(scenario)
+    assert str(caught.value) == (
+        f"{scenario.source.path}: movement.step: makes 101,000,000 positions, and 100,000,000 are"
+        " the most; make it longer, or nodes.count or scenario.duration less"
+    )
 
 
 # --- random waypoint ---

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from mat_files.errors import ScenarioError
 from mat_files.library import find_scenario
-from mat_files.mobility import mobility
+from mat_files.mobility import mobility, positions
 from mat_files.results import Results
 from mat_files.scenario import Scenario, load_scenario
 from mat_sim.animation import (
@@ -171,6 +171,44 @@ def test_a_trace_gives_the_places_and_straight_walks_need_few_of_them(tmp_path: 
     assert [(disc.x, disc.radius) for disc in made.networks] == [(500.0, 2000.0)]
 
 
+CAR = (
+    'format = 1\n[scenario]\nname = "car"\n[movement]\ntrace = "car.csv"\ngaps = "absent"\n'
+    '[[network]]\nname = "A"\nx = 500.0\nrange = 2000.0\n'
+)
+
+
+def test_of_a_part_of_the_time_only_the_way_in_it_is_kept(tmp_path: Path) -> None:
+    rows = [f"{t},a,{t * t},0" for t in range(51)] + [f"{t},b,0,{t}" for t in range(60, 81)]
+    (tmp_path / "car.csv").write_text("\n".join(["t,node,x,y", *rows]))
+    path = tmp_path / "car.toml"
+    path.write_text(CAR)
+    car = load_scenario(path)
+    made = scene(car, mobility(car), [], begin=20.5, end=22.0)
+    assert [node.path for node in made.nodes] == [
+        (((20.0, 400.0, 0.0), (21.0, 441.0, 0.0), (22.0, 484.0, 0.0)),),
+        (),
+    ]
+    made = scene(car, mobility(car), [], begin=55.0, end=58.0)
+    assert [node.path for node in made.nodes] == [(), ()]
+
+
+def test_generated_movement_is_shown_as_that_of_its_run(tmp_path: Path) -> None:
+    path = tmp_path / "walk.toml"
+    path.write_text(
+        'format = 1\n[scenario]\nname = "walk"\nduration = 30\n[nodes]\ncount = 2\n'
+        "[movement.random_waypoint]\nsize = [500, 500]\n"
+        '[[network]]\nname = "A"\nx = 7.0\nrange = 900.0\n'
+    )
+    walk = load_scenario(path)
+    for run in (0, 3):
+        made = scene(walk, mobility(walk, run), [], run=run)
+        trace = positions(walk, run)
+        assert trace is not None
+        begins = [(float(x), float(y)) for x, y in zip(trace.x[:2], trace.y[:2], strict=True)]
+        assert [node.path[0][0][1:] for node in made.nodes] == begins
+        assert [(disc.x, disc.radius) for disc in made.networks] == [(7.0, 900.0)]
+
+
 def test_a_part_of_the_time_has_the_messages_and_handovers_of_that_part() -> None:
     rows = [handover(ordinal=n, time=10.0 * n) for n in (1, 2, 3)]
     made = scene(first(), mobility(first()), FIRST, handovers(*rows), begin=10.0, end=25.0)
@@ -309,8 +347,8 @@ def test_the_command_says_what_is_wrong(
 def test_the_command_says_before_the_run_that_a_scenario_is_too_large(tmp_path: Path) -> None:
     path = tmp_path / "crowd.toml"
     path.write_text(
-        'format = 1\n[scenario]\nname = "crowd"\nduration = 1e9\n[nodes]\ncount = 100000\n'
-        '[[network]]\nname = "A"\n'
+        'format = 1\n[scenario]\nname = "crowd"\nduration = 3600\n[nodes]\ncount = 100000\n'
+        '[movement.random_waypoint]\nsize = [500, 500]\n[[network]]\nname = "A"\n'
     )
     out = ["--out", str(tmp_path / "a.html")]
     result = CliRunner().invoke(animate, [str(path), *out])
@@ -323,6 +361,13 @@ def test_the_command_says_that_a_directory_is_missing(tmp_path: Path) -> None:
     result = CliRunner().invoke(animate, ["first", "--out", str(out)])
     assert result.exit_code == 1
     assert f"there is no directory {out.parent}" in result.output
+
+
+def test_a_bar_shows_how_far_the_run_is(capfd: pytest.CaptureFixture[str]) -> None:
+    quiet = animated("first", begin=9.5, end=12.0)
+    assert capfd.readouterr() == ("", "")
+    assert animated("first", begin=9.5, end=12.0, progress=True).html == quiet.html
+    assert re.search(r"simulating first.*100%", capfd.readouterr().err)
 
 
 def test_help_loads_nothing_heavy() -> None:

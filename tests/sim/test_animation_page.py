@@ -15,7 +15,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mat_sim.animation import Animation, Node, Scene
+from mat_files.mobility import positions
+from mat_files.scenario import load_scenario
+from mat_sim.animation import Animation, Node, Scene, animate
 from mat_sim.ladder import LadderMessage
 from tests.sim.scenes import SCENE
 
@@ -49,15 +51,15 @@ class Page:
         self.browser = browser
         self._folder = folder
 
-    def open(self, scene: Scene = SCENE, **media: str) -> None:
-        """Open the animation of a scene, paused, with media features such as a dark theme."""
+    def open(self, shown: Scene | Animation = SCENE, **media: str) -> None:
+        """Open an animation, paused, with media features such as a dark theme."""
         features = {SCHEME: "light", MOTION: "reduce"} | {
             name.replace("_", "-"): value for name, value in media.items()
         }
         emulated = [{"name": name, "value": value} for name, value in features.items()]
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": emulated})
         path = self._folder / "animation.html"
-        Animation(scene).write(path)
+        (Animation(shown) if isinstance(shown, Scene) else shown).write(path)
         self.browser.get(path.as_uri())
 
     @property
@@ -114,6 +116,30 @@ class Page:
             "return new Set(new Uint32Array(d.buffer)).size;"
         )
         return int(found)
+
+    def node(self) -> tuple[float, float]:
+        """Centre of the only node in the picture: of all that is as dark, only its disc is wide."""
+        x, y = self.browser.execute_script(
+            """
+            const stage = document.getElementById("stage");
+            const {width, height} = stage;
+            const copy = Object.assign(document.createElement("canvas"), {width, height});
+            const brush = copy.getContext("2d", {willReadFrequently: true});
+            brush.drawImage(stage, 0, 0);
+            const {data} = brush.getImageData(0, 0, width, height);
+            const pixels = new Uint32Array(data.buffer);
+            const hex = getComputedStyle(stage).getPropertyValue("--ink").trim();
+            const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+            const ink = ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+            const around = [0, -4, 4, -4 * width, 4 * width];
+            const found = [...pixels.keys()].filter(
+                (at) => around.every((step) => pixels[at + step] === ink));
+            const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+            return [mean(found.map((at) => at % width)),
+                mean(found.map((at) => Math.floor(at / width)))];
+            """
+        )
+        return float(x), float(y)
 
     def wait(self, what: str, holds: Any) -> None:
         WebDriverWait(self.browser, PATIENCE, 0.05).until(lambda _: holds(), what)
@@ -295,3 +321,54 @@ def test_a_scene_of_nothing_plays(page: Page) -> None:
     page.open(Scene("empty", 0.0, 1.0, SCENE.networks, (), (), ()))
     page.find("play").click()
     page.wait("it did not come to the end", lambda: page.time == 1.0)
+
+
+WALK = {
+    "fcd": "<fcd-export>"
+    + "".join(
+        f'<timestep time="{t}"><vehicle id="m" x="{30 * t}" y="{15 * t}"/></timestep>'
+        for t in range(21)
+    )
+    + "</fcd-export>",
+    "ns2": '$node_(0) set X_ 0\n$node_(0) set Y_ 0\n$ns_ at 0 "$node_(0) setdest 600 300 33.5"\n',
+    "bonnmotion": "0 0 0 20 600 300\n",
+    "gpx": '<gpx><trk><trkseg><trkpt lat="50" lon="8"><time>2026-05-01T10:00:00Z</time></trkpt>'
+    '<trkpt lat="50.003" lon="8.008"><time>2026-05-01T10:00:20Z</time></trkpt>'
+    "</trkseg></trk></gpx>",
+    "positions": "t,node,x,y\n" + "".join(f"{t},m,{30 * t},{15 * t}\n" for t in range(21)),
+}
+MODELS = {
+    "random waypoint": "[movement.random_waypoint]\nsize = [600, 600]\nspeed = [20, 30]\n"
+    "pause = [0, 1]\n",
+    "train": "[movement.train]\nroute = [[0, 0], [500, 250]]\ndeparture = 2\nlength = 0\n",
+}
+NETWORK = '[traffic]\npairs = "none"\n[[network]]\nname = "A"\nx = 300.0\nrange = 900.0\n'
+
+
+@pytest.mark.parametrize("source", [*WALK, *MODELS])
+def test_a_node_is_drawn_where_its_movement_says_at_any_time(
+    page: Page, tmp_path: Path, source: str
+) -> None:
+    if trace := WALK.get(source):
+        (tmp_path / "trace").write_text(trace)
+        movement = f'[movement]\ntrace = "trace"\nformat = "{source}"\n'
+    else:
+        movement = f"[nodes]\ncount = 1\n{MODELS[source]}"
+    path = tmp_path / "walk.toml"
+    head = 'format = 1\n[scenario]\nname = "walk"\nduration = 20\n'
+    path.write_text(head + movement + NETWORK)
+    trace_ = positions(load_scenario(path))
+    assert trace_ is not None
+    page.open(animate(path))
+    seen = []
+    for time in (4, 12):
+        page.scrub(time)
+        (x,), (y,) = trace_.x[trace_.time == time], trace_.y[trace_.time == time]
+        seen.append((page.node(), (float(x), float(y))))
+    ((x0, y0), (east0, north0)), ((x1, y1), (east1, north1)) = seen
+    assert abs(x1 - x0) + abs(y1 - y0) > 20, "it hardly moves"
+    # One scale for both directions, and north is upwards.
+    scale = ((x1 - x0) + (y0 - y1)) / ((east1 - east0) + (north1 - north0))
+    assert scale > 0.1
+    assert x1 - x0 == pytest.approx(scale * (east1 - east0), abs=1.5)
+    assert y0 - y1 == pytest.approx(scale * (north1 - north0), abs=1.5)

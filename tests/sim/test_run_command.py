@@ -64,7 +64,7 @@ def names(folder: Path) -> set[str]:
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """For a process that finds `mat sim`, whether or not the project is installed."""
     install(folder, sim="mat_sim.cli:sim")
-    folders = [ROOT, *(ROOT / name for name in ("sim", "real", "cli")), folder]
+    folders = [ROOT, *(ROOT / name for name in ("files", "sim", "real", "cli")), folder]
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))} | more
 
 
@@ -298,7 +298,8 @@ def test_full_disk_behind_the_output_is_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_completion_offers_the_shipped_scenarios_and_else_files() -> None:
+@pytest.mark.parametrize("command", ["run", "sweep", "animate", "compare"])
+def test_completion_offers_the_shipped_scenarios_and_else_files(command: str) -> None:
     for typed, offered in (("to", ["plain town"]), ("my", ["file my"])):
-        items = ShellComplete(sim, {}, "sim", "_SIM").get_completions(["run"], typed)
+        items = ShellComplete(sim, {}, "sim", "_SIM").get_completions([command], typed)
         assert [f"{item.type} {item.value}" for item in items] == offered

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from mat_files.attachment import AttachmentEvents, NumberedNames
 from mat_files.coverage import Coverage, Visits, visits_events
+from mat_files.movement._ticks import ticks, traced
 from mat_files.scenario import RandomWaypoint
-from mat_files.traces._trace import FloatArray
+from mat_files.traces._trace import FloatArray, Trace
 
 Waypoint: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Time (s) and place (m) of every node."""
@@ -56,6 +57,17 @@ def random_waypoint_events(
         interfaces=interfaces,
     )
     return found.chosen(np.flatnonzero(found.time <= end))
+
+
+def random_waypoint_trace(
+    model: RandomWaypoint, count: int, random: np.random.Generator, *, step: float, end: float
+) -> Trace:
+    """Where the same nodes are at every look around, up to the first one not before `end` (s)."""
+    time = ticks(step, end)
+    visits = list(walks(model, count, random, step=step, end=end))
+    columns = [[some.x for some in visits], [some.y for some in visits]]
+    x, y = (np.concatenate(column).reshape(count, -1)[:, : len(time)] for column in columns)
+    return traced(time, x, y, step)
 
 
 def walks(

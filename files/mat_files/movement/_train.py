@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mat_files.attachment import AttachmentEvents, NumberedNames
 from mat_files.coverage import Coverage, coverage_events
+from mat_files.movement._ticks import ticks, traced
 from mat_files.scenario import Train
 from mat_files.traces._trace import FloatArray, Trace
 
@@ -55,6 +56,25 @@ def train_events(
     )
 
 
+def train_trace(
+    train: Train,
+    networks: Sequence[Coverage],
+    count: int,
+    random: np.random.Generator,
+    *,
+    step: float,
+    end: float,
+) -> Trace:
+    """Where the same passengers are at every `step` (s), up to the first one not before `end`."""
+    route = np.array(train.points([(network.x, network.y) for network in networks]))
+    route, way = _with_approach(train, route)
+    time = ticks(step, end)
+    head = np.clip((time - train.departure) * train.speed, 0, way[-1])
+    at = head - _behind(train, count, random)[:, None]
+    x, y = np.interp(at, way, route[:, 0]), np.interp(at, way, route[:, 1])
+    return traced(time, x, y, step)
+
+
 def _distances(route: FloatArray) -> FloatArray:
     """Way from the first point of the route to each, m."""
     return np.concatenate(([0.0], np.cumsum(np.hypot(*np.diff(route, axis=0).T))))
@@ -76,10 +96,7 @@ def _of_a_point(
     interfaces: int,
 ) -> tuple[AttachmentEvents, FloatArray]:
     """The events of a point that comes a train's length from before the route, and where (m)."""
-    way = _distances(route)
-    backwards = (route[0] - route[1]) / way[1] * (train.length + 1)
-    route = np.vstack((route[0] + backwards, route))
-    way = np.concatenate(([-train.length - 1], way))
+    route, way = _with_approach(train, route)
     duration = (train.length + way[-1]) / train.speed
     step = max(LOOK, duration / _MOST)
     # One look more than the way is long: at the last row of a trace a node leaves.
@@ -90,6 +107,16 @@ def _of_a_point(
     found = coverage_events(trace, networks, hysteresis=hysteresis, interfaces=interfaces)
     found = found.chosen(np.flatnonzero(found.time < time[-1]))
     return found, found.time * train.speed - train.length
+
+
+def _with_approach(train: Train, route: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The route with the straight line that the train has come along, and the way to each point.
+
+    The way is counted from the begin of the route, so the first point's is negative.
+    """
+    way = _distances(route)
+    backwards = (route[0] - route[1]) / way[1] * (train.length + 1)
+    return np.vstack((route[0] + backwards, route)), np.concatenate(([-train.length - 1], way))
 
 
 def _boarding(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mat_files.command_line import scenario_argument
 from mat_files.library import find_scenario
 from mat_real.commands.extras import NeedsReal
 
@@ -55,7 +56,7 @@ def demo(logs: Path | None) -> None:
 
 
 @lab.command("run", short_help="Play a scenario with real programs; result tables come out.")
-@click.argument("scenario")
+@scenario_argument()
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

@@ -12,9 +12,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final, final
 
 import click
-from click.shell_completion import CompletionItem
 
-from mat_files.library import find_scenario, shipped_scenarios
+from mat_files.command_line import scenario_argument
+from mat_files.library import find_scenario
 from mat_real.commands.key import DEFAULT_FILE, PATH
 
 if TYPE_CHECKING:
@@ -79,16 +79,9 @@ class _Options:
         return [f"load.{name}={value}" for name, value in values if value is not None]
 
 
-def _complete_scenario(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    names = [name for name in shipped_scenarios() if name.startswith(incomplete)]
-    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
-
-
 @click.command("load", short_help="Load test: nodes by the thousand against mapping servers.")
 @click.argument("pattern", type=click.Choice(list(_PATTERNS)), required=False)
-@click.argument("scenario", required=False, shell_complete=_complete_scenario)
+@scenario_argument(required=False)
 @click.option(
     "--server",
     "servers",

@@ -1,8 +1,9 @@
 """From a scenario, its movement and its messages to a scene.
 
-Where a node is comes from the trace. Without one it stands at a spot of its own in the network that
-it is on, and walks to the next while it hands over. Where networks are comes from the scenario if
-it says so, and else they are laid out in a row or, from seven on, in a circle.
+Where a node is comes from the movement (`mat_files.mobility.positions`). Where that has no places,
+a node stands at a spot of its own in the network that it is on, and walks to the next while it
+hands over. Where networks are comes from the scenario if nodes have places or the networks have
+different ones; else they are laid out in a row or, from seven on, in a circle.
 """
 
 import math
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from mat_files.attachment import AttachmentEvent
-from mat_files.mobility import Mobility
+from mat_files.mobility import Mobility, positions
 from mat_files.scenario import Scenario
-from mat_files.traces import Trace, read_trace
+from mat_files.traces import Trace
 from mat_sim.animation._scene import Disc, Handover, Link, Node, Party, PartyKind, Point, Scene
 from mat_sim.ladder import LadderMessage
 
@@ -37,6 +38,8 @@ _PARTS: Final = ("detect", "associate", "address")
 
 _Arrivals: TypeAlias = Mapping[tuple[str, str], Sequence[tuple[float, float]]]
 """By node and network: when the network was in reach and when its address was configured."""
+_Path: TypeAlias = tuple[tuple[Point, ...], ...]
+"""Where a node is, in uninterrupted pieces."""
 
 
 def scene(
@@ -47,17 +50,21 @@ def scene(
     *,
     begin: float = 0.0,
     end: float | None = None,
+    run: int = 0,
 ) -> Scene:
     """The scene of a run of `scenario` from `begin` to `end` (s; `None`: to its end).
 
     `messages` is what the run recorded; `handovers` the table of that name, from which the scene
-    knows when a handover began and ended and when an address was configured. Raises `ScenarioError`
-    where there is too much to show (`Scene.limited`), or the movement cannot be read.
+    knows when a handover began and ended and when an address was configured. `run` is the run's
+    ordinal, which generated movement depends on. Raises `ScenarioError` where there is too much to
+    show (`Scene.limited`), or the movement cannot be read.
     """
     last = mobility.end if end is None else min(end, mobility.end)
     shown = [message for message in messages if begin <= message.sent <= last]
     links = _links(mobility.events, _arrivals(handovers), mobility.end)
-    discs = _shown(_discs(scenario), links)
+    trace = positions(scenario, run)
+    discs = _shown(_discs(scenario, has_places=trace is not None), links)
+    paths = _hopped(mobility.nodes, discs, links) if trace is None else _walked(trace, begin, last)
     found = _handovers(handovers, begin, last)
     return Scene(
         title=scenario.scenario.name,
@@ -66,7 +73,9 @@ def scene(
         end=last,
         networks=discs,
         parties=_parties(scenario, mobility.nodes, shown),
-        nodes=_nodes(scenario, mobility, discs, links),
+        nodes=tuple(
+            Node(name, paths.get(name, ()), tuple(links.get(name, ()))) for name in mobility.nodes
+        ),
         messages=tuple(sorted(shown, key=lambda message: message.sent)),
         handovers=tuple(found),
     ).limited(str(scenario.source.path or "scenario"))
@@ -75,9 +84,9 @@ def scene(
 # ---- places --------------------------------------------------------------------------------------
 
 
-def _discs(scenario: Scenario) -> tuple[Disc, ...]:
+def _discs(scenario: Scenario, *, has_places: bool) -> tuple[Disc, ...]:
     networks = scenario.networks
-    if scenario.movement.trace or len({(n.x, n.y) for n in networks}) > 1:
+    if has_places or len({(n.x, n.y) for n in networks}) > 1:
         return tuple(Disc(n.name, n.x, n.y, n.range) for n in networks)
     places = _row(len(networks)) if len(networks) <= _ROW else _circle(len(networks))
     return tuple(Disc(n.name, x, y, 1.0) for n, (x, y) in zip(networks, places, strict=True))
@@ -189,36 +198,16 @@ def _handovers(handovers: "pd.DataFrame | None", begin: float, end: float) -> li
 # ---- movement ------------------------------------------------------------------------------------
 
 
-def _nodes(
-    scenario: Scenario,
-    mobility: Mobility,
-    discs: Sequence[Disc],
-    links: Mapping[str, Sequence[Link]],
-) -> tuple[Node, ...]:
-    paths = _walked(scenario, len(mobility.nodes))
-    places = {disc.name: disc for disc in discs}
-    nodes: list[Node] = []
-    for index, name in enumerate(mobility.nodes):
-        own = tuple(links.get(name, ()))
-        spot = _spot(index, len(mobility.nodes))
-        path = paths.get(name) or _hops(own, places, spot)
-        nodes.append(Node(name, path, own))
-    return tuple(nodes)
-
-
-def _walked(scenario: Scenario, count: int) -> dict[str, tuple[tuple[Point, ...], ...]]:
-    """Where the nodes of a trace are; empty without one."""
-    movement = scenario.movement
-    if not movement.trace:
-        return {}
-    form = None if movement.format == "auto" else movement.format
-    path = scenario.file(movement.trace)
-    trace = read_trace(path, form, movement.gaps, step=movement.step, origin=movement.origin)
-    trace = trace.first_nodes(count)
-    paths: dict[str, tuple[tuple[Point, ...], ...]] = {}
+def _walked(trace: Trace, begin: float, end: float) -> dict[str, _Path]:
+    """Where each node of a trace is from `begin` to `end`."""
+    paths: dict[str, _Path] = {}
     for node, rows in trace.visits():
-        name = trace.nodes[node]
-        paths[name] = (*paths.get(name, ()), _piece(trace, rows.tolist()))
+        times = trace.time[rows]
+        first = max(0, int(np.searchsorted(times, begin, side="right")) - 1)
+        beyond = int(np.searchsorted(times, end, side="left")) + 1
+        if times[-1] >= begin and times[0] <= end:
+            name = trace.nodes[node]
+            paths[name] = (*paths.get(name, ()), _piece(trace, rows[first:beyond].tolist()))
     return paths
 
 
@@ -251,9 +240,18 @@ def _spot(index: int, count: int) -> tuple[float, float]:
     return distance * math.cos(turn), distance * math.sin(turn)
 
 
-def _hops(
-    links: Sequence[Link], discs: Mapping[str, Disc], spot: tuple[float, float]
-) -> tuple[tuple[Point, ...], ...]:
+def _hopped(
+    nodes: Sequence[str], discs: Sequence[Disc], links: Mapping[str, Sequence[Link]]
+) -> dict[str, _Path]:
+    """Where nodes without places are shown, by their links."""
+    places = {disc.name: disc for disc in discs}
+    return {
+        name: _hops(links.get(name, ()), places, _spot(index, len(nodes)))
+        for index, name in enumerate(nodes)
+    }
+
+
+def _hops(links: Sequence[Link], discs: Mapping[str, Disc], spot: tuple[float, float]) -> _Path:
     """From network to network, walking while a handover lasts."""
     points: list[Point] = []
     leaves = 0.0

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mat_files.command_line import scenario_argument
 from mat_files.errors import ScenarioError
 from mat_files.library import find_scenario
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("animate", short_help="Make an animation of a small scenario: one HTML file.")
-@click.argument("scenario")
+@scenario_argument()
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
@@ -74,12 +75,11 @@ def _scene(
     name: str, overrides: tuple[str, ...], seed: int | None, span: tuple[float, float | None]
 ) -> "Scene":
     """Run the scenario, if there is something to show from begin to end."""
-    from mat_files.mobility import mobility
     from mat_files.scenario import load_scenario
-    from mat_sim.animation._animate import simulated_scene
+    from mat_sim.animation._animate import simulated_scene, small_mobility
 
     scenario = load_scenario(find_scenario(name), overrides, seed=seed)
-    moves = mobility(scenario)
+    moves = small_mobility(scenario)
     begin, end = span
     last = moves.end if end is None else min(end, moves.end)
     if begin >= last:

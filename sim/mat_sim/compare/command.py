@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, final
 
 import click
 
+from mat_files.command_line import scenario_argument
 from mat_files.library import find_scenario
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _Chosen:
 
 
 @click.command("compare", short_help="Run a scenario in the simulator and in the namespace lab.")
-@click.argument("scenario", required=False)
+@scenario_argument(required=False)
 @click.option("--lab", type=_DIRECTORY, help="Results that `mat lab run` has written before.")
 @click.option("--first", type=_DIRECTORY, help="Results in place of the simulator's.")
 @click.option("--second", type=_DIRECTORY, help="Results in place of the lab's.")

@@ -15,6 +15,7 @@ from mat_sim.study._intervals import (
     quantile_interval,
     student_t,
 )
+from mat_sim.study._progress import progress_bar
 from mat_sim.study._simulate import replicate, reproduce, simulate
 from mat_sim.study._stopping import LEAST_RUNS, Precision
 from mat_sim.study._sweep import Sweep, sweep
@@ -38,6 +39,7 @@ __all__ = [
     "parsed",
     "print_estimates",
     "print_sweep",
+    "progress_bar",
     "quantile_interval",
     "replicate",
     "reproduce",

@@ -11,6 +11,8 @@ const FAMILIES = [
 const MOST_LABELS = 16;
 /** Nodes whose names are all drawn. */
 const MOST_NAMES = 40;
+/** Parties beside the map up to which correspondents have their names drawn. */
+const MOST_BESIDE = 24;
 
 /** Which colour a message has. */
 function family(message) {
@@ -87,6 +89,7 @@ class Stage {
 
   placeParties(wide) {
     const beside = this.parties.filter((party) => party.network === null);
+    this.crowded = beside.length > MOST_BESIDE;
     beside.forEach((party, index) => {
       const share = (index + 0.5) / beside.length;
       const second = beside.length > 8 && index % 2 === 1;
@@ -249,7 +252,8 @@ class Stage {
     brush.fillStyle = colour.ground;
     brush.fill();
     this.stroke(colour.ink, 1.6);
-    this.text(party.name, x, y + 23, {});
+    const named = !this.crowded || party.kind !== "correspondent";
+    if (named) this.text(party.name, x, y + 23, {});
   }
 
   drawNode(node, index, time) {
