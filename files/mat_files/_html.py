@@ -67,11 +67,19 @@ def results_html(results: "Results") -> str:
         f"<style>{_STYLE}</style>",
         _heading(results.provenance),
         _cards(results, kinds),
-        f'<div class="mat-columns"><div>{_outcomes(kinds)}{_durations(kinds)}</div>',
-        f"<div>{_drawings(kinds)}{_servers(results.ims)}</div></div>",
+        _columns(
+            _outcomes(kinds) + _durations(kinds),
+            _drawings(kinds) + _servers(results.ims) + _flows(results.flows),
+        ),
         _reproduction(results.provenance),
     ]
     return f'<div class="mat-results">{"".join(parts)}</div>'
+
+
+def _columns(*columns: str) -> str:
+    """Side by side where there is room; one that is empty takes none."""
+    parts = "".join(f"<div>{column}</div>" for column in columns if column)
+    return f'<div class="mat-columns">{parts}</div>'
 
 
 # ---- the data ------------------------------------------------------------------------------------
@@ -85,7 +93,8 @@ class _Kind:
     name: str
     colour: str
     outcomes: dict[str, int]
-    lost: tuple[int, ...]
+    lost: tuple[int | None, ...]
+    """Packets by direction; `None` where that was not measured."""
     durations: dict[str, NDArray[np.float64]]
     means: dict[str, float]
 
@@ -112,13 +121,21 @@ def _kinds(handovers: "pd.DataFrame") -> Iterator[_Kind]:
         for direction in DIRECTIONS:
             column = f"interruption_{direction}"
             durations[column] = _values(rows[column])
-        lost = tuple(int(rows[f"lost_{direction}"].sum()) for direction in DIRECTIONS)
+        lost = tuple(_sum(rows[f"lost_{direction}"]) for direction in DIRECTIONS)
         yield _Kind(name, colour_of(name, index), outcomes, lost, durations, means)
 
 
 def _values(column: Any) -> NDArray[np.float64]:
     values: NDArray[np.float64] = column.to_numpy(dtype=np.float64, na_value=np.nan)
     return values[~np.isnan(values)]
+
+
+def _sum(column: Any) -> int | None:
+    return int(column.sum()) if column.notna().any() else None
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
 
 
 def _quantiles(values: NDArray[np.float64], *shares: float) -> list[str]:
@@ -178,7 +195,8 @@ def _cards(results: "Results", kinds: Sequence[_Kind]) -> str:
     interruption = _together(kinds, *(f"interruption_{direction}" for direction in DIRECTIONS))
     if interruption.size:
         cards.append(("median interruption", _quantiles(interruption, 0.5)[0]))
-        cards.append(("packets lost", f"{sum(sum(kind.lost) for kind in kinds):,}"))
+        lost = sum(number or 0 for kind in kinds for number in kind.lost)
+        cards.append(("packets lost", f"{lost:,}"))
     cards.append(("messages", f"{_signals(results.messages):,}"))
     boxes = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in cards)
     return f'<div class="mat-cards">{boxes}</div>'
@@ -201,7 +219,7 @@ def _outcomes(kinds: Sequence[_Kind]) -> str:
             _coloured(kind.colour, kind.name[:40]),
             f"{kind.number:,}",
             *(f"{kind.outcomes[outcome]:,}" for outcome in _OUTCOMES),
-            *(f"{lost:,}" for lost in kind.lost),
+            *map(_count, kind.lost),
         )
         for kind in kinds
     ]
@@ -232,7 +250,7 @@ def _servers(ims: Any) -> str:
             [
                 escape(str(name)[:40]),
                 f"{int(frame['received'].sum()):,}",
-                f"{int(frame['dropped'].sum()):,}" if frame["dropped"].notna().any() else "–",
+                _count(_sum(frame["dropped"])),
                 f"{busy.max():.1%}" if busy.size else "–",
                 _time(float(wait.max())) if wait.size else "–",
             ]
@@ -240,6 +258,33 @@ def _servers(ims: Any) -> str:
     if (more := groups.ngroups - len(rows)) > 0:
         rows.append([f"and {more:,} more", "", "", "", ""])
     return _table(heads, rows)
+
+
+def _flows(flows: Any) -> str:
+    heads = ("data", "sent", "lost", "mean delay", "path stretch")
+    rows = [
+        (
+            escape(f"{sender} → {receiver}"[:40]),
+            _count(_sum(frame["sent"])),
+            _count(_sum(frame["lost"])),
+            *_of_delivered(frame),
+        )
+        for (sender, receiver), frame in flows.groupby(["from_role", "to_role"], sort=False)
+    ]
+    return _table(heads, rows[:_MOST_ROWS])
+
+
+def _of_delivered(frame: Any) -> tuple[str, str]:
+    """Means of delay and stretch over the packets of all runs."""
+    known = frame[frame["delay_mean"].notna() & (frame["delivered"] > 0)]
+    if not len(known):
+        return "–", "–"
+    weights = _values(known["delivered"])
+    stretch = known["stretch_mean"]
+    return (
+        _time(float(np.average(_values(known["delay_mean"]), weights=weights))),
+        f"{np.average(_values(stretch), weights=weights):.2f}" if stretch.notna().all() else "–",
+    )
 
 
 def _coloured(colour: str | None, name: str) -> str:

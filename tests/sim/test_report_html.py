@@ -105,7 +105,7 @@ def test_the_tables_have_counts_medians_and_high_quantiles_by_kind() -> None:
     ]
     page = rows_of(shown(*rows, handover(kind="hard", total=None)))
     assert ["soft", "100", "100", "0", "0", "100", "200"] in page
-    assert ["hard", "1", "0", "0", "1", "0", "0"] in page
+    assert ["hard", "1", "0", "0", "1", "–", "–"] in page
     assert ["detect", "505 ms", "990 ms", "–", "–"] in page
     assert ["total", "505 ms", "990 ms", "–", "–"] in page
     assert ["interruption up", "50.5 ms", "99.0 ms", "–", "–"] in page
@@ -283,3 +283,30 @@ def test_it_takes_its_colours_from_the_page_and_loads_nothing() -> None:
     assert set(re.findall(r"https?://[^\"]*", page)) == {"http://www.w3.org/2000/svg"}
     assert not re.findall(r"[^-]color:(?!inherit|color-mix)", page.split("</style>")[0])
     assert "fill:currentColor" in page
+
+
+def test_losses_that_were_not_measured_are_not_said_to_be_none() -> None:
+    assert rows_of(shown(handover(outcome="completed", total=1.0)))[1][-2:] == ["–", "–"]
+    assert rows_of(shown(handover(lost_up=0, lost_down=7)))[1][-2:] == ["0", "7"]
+
+
+def test_without_handovers_the_servers_are_at_the_left_edge() -> None:
+    page = Results.build(provenance(), [], [], [sample().ims.iloc[0].to_dict()])._repr_html_()
+    assert '<div class="mat-columns"><div><table><thead><tr><th>IMS</th>' in page
+
+
+def test_flows_are_summed_over_the_runs_with_means_of_what_was_delivered() -> None:
+    ways: list[dict[str, object]] = [
+        {"sent": 10, "delivered": 8, "lost": 2, "delay_mean": 0.02, "stretch_mean": 1.0},
+        {"sent": 3000, "delivered": 24, "lost": 0, "delay_mean": 0.04, "stretch_mean": 2.0},
+    ]
+    rows = [
+        {"run": run, "from_role": "MN", "to_role": "CN", "header_mean": 0.0} | way
+        for run, way in enumerate(ways)
+    ]
+    page = Results.build(provenance(), [], [], [], rows)._repr_html_()
+    assert rows_of(page)[1:] == [["MN → CN", "3,010", "2", "35.0 ms", "1.75"]]
+    nothing = rows[0] | {"delivered": 0, "delay_mean": None, "stretch_mean": None}
+    page = Results.build(provenance(), [], [], [], [nothing])._repr_html_()
+    assert rows_of(page)[1:] == [["MN → CN", "10", "2", "–", "–"]]
+    assert "mean delay" not in Results.build(provenance(), [], [], [])._repr_html_()

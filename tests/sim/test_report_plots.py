@@ -120,6 +120,25 @@ def test_a_comparison_has_both_medians_and_their_difference() -> None:
     assert dotted == [200.0, 250.0]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        ([0.1, 0.2], [0.1, 0.2 + 2e-16], "medians 150 and 150 ms\ndifference 0 ms"),
+        ([0.1651], [0.165], "medians 165.1 and 165 ms\ndifference -0.1 ms"),
+        ([1.0], [1.23449], "medians 1000 and 1234 ms\ndifference +234.5 ms"),
+        ([0.0], [0.0], "medians 0 and 0 ms\ndifference 0 ms"),
+        ([12.0], [112.0], "medians 12 and 112 s\ndifference +100 s"),
+        ([2e-6], [2.05e-6], "medians 0.002 and 0.00205 ms\ndifference +0.00005 ms"),
+    ],
+)
+def test_a_difference_has_the_digits_that_its_medians_bear(
+    first: list[float], second: list[float], text: str
+) -> None:
+    one, other = results(total=first), results(total=second)
+    axes: Any = plots.comparison(one, other, axes=new_axes())
+    assert [each.get_text() for each in axes.texts] == [text]
+
+
 def test_a_comparison_with_nothing_says_which_side_is_empty() -> None:
     with pytest.raises(ValueError, match="lab has no value of total"):
         plots.comparison(results(total=[0.1]), results(total=[None]), axes=new_axes())
@@ -195,6 +214,29 @@ def test_the_load_over_time_has_four_panels_with_units() -> None:
     assert np.asarray(drawn[0].get_xdata()).tolist() == [0.0, 10.0, 20.0]
     heights = [np.asarray(line.get_ydata()).tolist() for line in drawn]
     assert heights == [[10, 20, 20], [0.1, 0.2, 0.2], [10, 20, 20], [1.0, 2.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("time", "label"),
+    [
+        ("wait_p99", "99 % of waits\n(ms)"),
+        ("response_p50", "median response\n(ms)"),
+        ("wait_max", "longest wait\n(ms)"),
+    ],
+)
+def test_the_load_shows_any_time_of_its_table(time: plots.LoadTime, label: str) -> None:
+    rows = [row | {time: 0.25} for row in ims_rows(0, (100, 200))]
+    panel: Any = plots.ims_load(
+        Results.build(PROVENANCE, [], [], rows), time=time, figure=Figure()
+    )[-1]
+    assert panel.get_ylabel() == label
+    assert panel.get_lines()[0].get_ydata().tolist() == [250.0, 250.0, 250.0]
+
+
+def test_the_load_of_what_is_no_time_is_an_error() -> None:
+    wrong: Any = "busy"
+    with pytest.raises(ValueError, match="time is 'busy'; must be one of wait_mean, wait_p50"):
+        plots.ims_load(Results.build(PROVENANCE, [], [], []), time=wrong, figure=Figure())
 
 
 def test_the_load_of_several_runs_is_their_mean_with_a_band() -> None:

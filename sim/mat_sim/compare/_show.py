@@ -80,7 +80,7 @@ def _cells(line: Line) -> Iterator[str]:
     factor = 1000.0 if line.unit == "s" else 1.0
     for number in (line.first.median, line.second.median, line.first.p95, line.second.p95):
         yield _number(number * factor, ".1f")
-    yield _number(line.difference * factor, "+.1f")
+    yield _number(line.difference * factor, "+z.1f")
     yield _number(line.allowed * factor, ".1f")
 
 

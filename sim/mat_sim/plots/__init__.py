@@ -18,11 +18,12 @@ from mat_sim.plots._bars import estimates, stacked
 from mat_sim.plots._curve import curve
 from mat_sim.plots._distributions import comparison, distribution, interruption, parts
 from mat_sim.plots._knee import Knee, knee
-from mat_sim.plots._load import ims_load, over_time
+from mat_sim.plots._load import LoadTime, ims_load, over_time
 from mat_sim.plots._style import Width, save, settings, style
 
 __all__ = [
     "Knee",
+    "LoadTime",
     "Width",
     "comparison",
     "curve",

@@ -1,5 +1,6 @@
 """Distributions: the parts of a handover, the interruption, and two sets of results compared."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,9 +110,18 @@ def _draw_medians(axes: Any, pair: Sequence[Values]) -> None:
     first, second = (float(np.median(array)) * factor for array in pair)
     for median, colour in zip((first, second), OKABE_ITO, strict=False):
         axes.axvline(median, color=colour, linewidth=0.8, linestyle=":")
-    text = f"medians {first:.4g} and {second:.4g} {unit}\ndifference {second - first:+.3g} {unit}"
+    difference = _difference(first, second)
+    text = f"medians {first:.4g} and {second:.4g} {unit}\ndifference {difference} {unit}"
     where = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
     axes.text(0.98, 0.04, text, fontsize="small", **where)
+
+
+def _difference(first: float, second: float) -> str:
+    """With one digit more than four of the greater median have: below that it means nothing."""
+    greatest = max(abs(first), abs(second)) or 1.0
+    places = max(0, 4 - math.floor(math.log10(greatest)))
+    text = f"{round(second - first, places):+.{places}f}".rstrip("0").rstrip(".")
+    return text if float(text) else "0"
 
 
 def _ecdf(axes: Any, array: Values, confidence: float | None, **style: Any) -> None:

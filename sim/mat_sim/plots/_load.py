@@ -1,7 +1,7 @@
 """The load of the IMS over time."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -16,12 +16,28 @@ if TYPE_CHECKING:
     from mat_files.results import Results
     from mat_sim.study import Statistic
 
+LoadTime: TypeAlias = Literal[
+    "wait_mean",
+    "wait_p50",
+    "wait_p99",
+    "wait_max",
+    "response_mean",
+    "response_p50",
+    "response_p99",
+]
+"""A column of the table `ims` that is a time."""
+
 _PANELS: Final = (
     ("arrivals", "arrivals\n(messages/s)"),
     ("busy", "busy\n(share)"),
     ("queue_max", "longest queue\n(messages)"),
-    ("wait_mean", "mean wait\n(ms)"),
 )
+_OF_TIMES: Final = {
+    "mean": "mean {}",
+    "p50": "median {}",
+    "p99": "99 % of {}s",
+    "max": "longest {}",
+}
 _MOST: Final = 6
 """Servers drawn in a colour of their own; the others, less busy, are grey together."""
 _OUTER: Final = (0.025, 0.975)
@@ -29,18 +45,24 @@ _REST: Final = "#bbbbbb"
 
 
 def ims_load(
-    source: "Results | pd.DataFrame", *, figure: "Figure | None" = None
+    source: "Results | pd.DataFrame",
+    *,
+    time: LoadTime = "wait_mean",
+    figure: "Figure | None" = None,
 ) -> "tuple[Axes, ...]":
-    """Arrivals, share of time busy, longest queue and mean wait of each IMS over time.
+    """Arrivals, share of time busy, longest queue and the wait of each IMS over time.
 
-    `source` is results, or their table `ims`. Of several runs, the lines are means and the bands
-    hold 95 % of the runs. Returns the four Axes, from top to bottom, of `figure` or a new one.
+    `source` is results, or their table `ims`. `time` is the column of times that is drawn: the mean
+    wait, or another, such as `wait_p99` or `response_p99`; a load test has only responses. Of
+    several runs, the lines are means and the bands hold 95 % of the runs. Returns the four Axes,
+    from top to bottom, of `figure` or a new one. Raises `ValueError` for another column.
     """
+    panels_of = (*_PANELS, (time, _label_of(time)))
     frame: Any = getattr(source, "ims", source)
-    panels = _panels(figure)
+    panels = _panels(figure, len(panels_of))
     servers = _busiest_first(frame)
     several = len(frame["run"].unique()) > 1
-    for axes, (column, name) in zip(panels, _PANELS, strict=True):
+    for axes, (column, name) in zip(panels, panels_of, strict=True):
         for index, server in enumerate(servers):
             _draw(axes, _over_time(frame[frame["ims"] == server], column), server, index, several)
         label(axes, "", name, legend=False)
@@ -55,12 +77,19 @@ def ims_load(
     return panels
 
 
-def _panels(figure: "Figure | None") -> tuple[Any, ...]:
+def _label_of(time: str) -> str:
+    if time not in get_args(LoadTime):
+        raise ValueError(f"time is {time!r}; must be one of {', '.join(get_args(LoadTime))}")
+    what, _, statistic = time.partition("_")
+    return f"{_OF_TIMES[statistic].format(what)}\n(ms)"
+
+
+def _panels(figure: "Figure | None", count: int) -> tuple[Any, ...]:
     drawing: Any = figure
     if drawing is None:
         width: float = library().rcParams["figure.figsize"][0]
         drawing = pyplot().figure(figsize=(width, 4.6))
-    return tuple(drawing.subplots(len(_PANELS), 1, sharex=True))
+    return tuple(drawing.subplots(count, 1, sharex=True))
 
 
 def _busiest_first(frame: Any) -> list[str]:
@@ -74,7 +103,7 @@ def _over_time(rows: Any, column: str) -> Any:
     if column == "arrivals":
         quantity = rows["received"] / rows["interval"]
     else:
-        quantity = rows[column] * (1000.0 if column == "wait_mean" else 1.0)
+        quantity = rows[column] * (1000.0 if column in get_args(LoadTime) else 1.0)
     groups = quantity.astype("float64").groupby(rows["start"])
     low, high = (groups.quantile(share) for share in _OUTER)
     table = groups.mean().to_frame("mean").assign(low=low, high=high)
