@@ -6,8 +6,9 @@ M/G/1 one worker and constant or any service times, K in M/M/1/K is the number o
 there is room for, with the one that is worked on. Rates are in 1/s and times in s. Waiting is
 the time from arrival until a worker begins; a response takes the service time besides.
 
-    from mat_sim.theory import mmc_wait
+    from mat_sim.theory import mixture, mg1_wait, mmc_wait
     [mmc_wait(rate, service=50e-6, workers=2) for rate in rates]
+    [mg1_wait(rate, mixture([(1, of_an_update), (2, of_a_query)])) for rate in rates]
 
 Sources: L. Kleinrock, Queueing Systems, volume 1, 1975, sections 3.2 (M/M/1), 3.5 (M/M/m and
 Erlang's C formula), 3.6 (M/M/1/K), 5.5 (M/G/1, the Pollaczek-Khinchine formula). O. Brun and J.-M.
@@ -17,7 +18,9 @@ Garcia, Analytical solution of finite capacity M/D/1 queues, Journal of Applied 
 
 import itertools
 import math
-from typing import assert_never
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never, final
 
 from mat_files.distributions import (
     Constant,
@@ -29,18 +32,30 @@ from mat_files.distributions import (
 )
 
 __all__ = [
+    "Moments",
     "erlang_b",
     "erlang_c",
     "md1_wait",
     "md1k_loss",
     "mg1_wait",
+    "mixture",
     "mm1_wait",
     "mm1k_loss",
     "mmc_wait",
     "mmc_wait_quantile",
+    "moments",
     "queue_length",
     "variance",
 ]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """All that a mean wait depends on: the mean (s) of service times, and of their squares (s²)."""
+
+    mean: float
+    square: float
 
 
 def erlang_b(workers: int, load: float) -> float:
@@ -91,15 +106,40 @@ def md1_wait(rate: float, service: float) -> float:
     return mg1_wait(rate, Constant(service))
 
 
-def mg1_wait(rate: float, service: Distribution) -> float:
+def mg1_wait(rate: float, service: Distribution | Moments) -> float:
     """Mean wait in an M/G/1 queue, s, by Pollaczek and Khinchine.
 
-    `service` is a distribution of `mat_files.distributions`, such as an `[[ims]]` has. Raises
-    `ValueError` where the worker cannot keep up.
+    `service` is a distribution of `mat_files.distributions`, such as an `[[ims]]` has, or the
+    moments of one, such as `mixture` has for messages of several types; `rate` is that of all
+    messages. Raises `ValueError` where the worker cannot keep up.
     """
-    load = rate * service.mean
+    times = service if isinstance(service, Moments) else moments(service)
+    load = rate * times.mean
     _check(load, 1)
-    return rate * (service.mean**2 + variance(service)) / (2 * (1 - load))
+    return rate * times.square / (2 * (1 - load))
+
+
+def moments(time: Distribution) -> Moments:
+    """The first two moments of a distribution."""
+    return Moments(time.mean, time.mean**2 + variance(time))
+
+
+def mixture(types: Sequence[tuple[float, Distribution]]) -> Moments:
+    """The service times of messages of several types, each with its rate and its distribution.
+
+    Rates may be in any unit, as only their ratios matter: `mixture([(1, update), (2, query)])` is
+    two queries for each update. As one Poisson process is made of several, a queue of such messages
+    is M/G/1. Raises `ValueError` for a negative rate, or where all are 0.
+    """
+    total = math.fsum(rate for rate, _ in types)
+    if total <= 0 or any(rate < 0 for rate, _ in types):
+        given = ", ".join(f"{rate:g}" for rate, _ in types) or "none"
+        raise ValueError(f"rates are {given}; must be 0 or more, and one of them above 0")
+    parts = [(rate / total, moments(time)) for rate, time in types]
+    return Moments(
+        math.fsum(share * part.mean for share, part in parts),
+        math.fsum(share * part.square for share, part in parts),
+    )
 
 
 def mm1k_loss(rate: float, service: float, room: int) -> float:

@@ -25,10 +25,12 @@ from mat_sim.theory import (
     erlang_c,
     md1_wait,
     mg1_wait,
+    mixture,
     mm1_wait,
     mm1k_loss,
     mmc_wait,
     mmc_wait_quantile,
+    moments,
     queue_length,
     variance,
 )
@@ -88,8 +90,12 @@ def station(utilisation: float, service: Distribution, workers: int, queue: int)
 def batches(
     utilisation: float, service: Distribution, workers: int, queue: int
 ) -> dict[str, Measured]:
+    """The columns of the table of a station."""
+    return all_batches(station(utilisation, service, workers, queue))
+
+
+def all_batches(scenario: Scenario) -> dict[str, Measured]:
     """The columns of the table after the warm-up."""
-    scenario = station(utilisation, service, workers, queue)
     tables = [simulate(scenario, run=run).results.ims.iloc[1:] for run in range(RUNS)]
     joined = pd.concat(tables)
     assert len(joined) == RUNS * BATCHES
@@ -123,6 +129,24 @@ def test_special_cases_follow_from_the_general_ones() -> None:
     assert md1_wait(700, SERVICE) == pytest.approx(mm1_wait(700, SERVICE) / 2)
     assert mm1k_loss(1000, SERVICE, 4) == pytest.approx(1 / 5)
     assert mm1k_loss(500, SERVICE, 1) == pytest.approx(erlang_b(1, 0.5))
+
+
+def test_a_mixture_has_the_moments_of_draws_of_its_types() -> None:
+    types: list[tuple[float, Distribution]]
+    types = [(3.0, Exponential(0.2)), (1.0, Uniform(0.5, 1.5)), (0.0, Constant(9.0))]
+    stream = random.Random(1)
+    kinds = stream.choices(types, [rate for rate, _ in types], k=100_000)
+    draws = [time.sample(stream) for _, time in kinds]
+    mixed = mixture(types)
+    assert mixed.mean == pytest.approx(statistics.fmean(draws), rel=0.01)
+    assert mixed.square == pytest.approx(statistics.fmean(x * x for x in draws), rel=0.02)
+    assert mixture([(7.0, types[0][1])]) == moments(types[0][1])
+
+
+@pytest.mark.parametrize("rates", [(), (0.0,), (2.0, -1.0)])
+def test_a_mixture_of_nothing_is_an_error(rates: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="must be 0 or more, and one of them above 0"):
+        mixture([(rate, Constant(1.0)) for rate in rates])
 
 
 def test_the_quantile_is_where_the_tail_of_the_wait_has_the_rest() -> None:
@@ -173,6 +197,28 @@ def test_mean_waits_with_constant_service_are_those_of_md1() -> None:
 def test_mean_waits_follow_pollaczek_and_khinchine(service: Distribution) -> None:
     wait = measured(0.6, service)["wait_mean"]
     assert wait.agrees(mg1_wait(0.6 / service.mean, service), within=0.25)
+
+
+def test_messages_of_two_types_wait_as_their_mixture_says() -> None:
+    """A message of either type waits for those of both."""
+    update, query = Uniform(0.001, 0.005), Exponential(0.0004)
+    rates = {"update": 100.0, "query": 750.0}
+    scenario = station(0.6, update, 1, 100_000).changed(
+        {
+            "ims.0.services": {
+                "update": {"uniform": [0.001, 0.005]},
+                "query": {"exponential": 4e-4},
+            },
+            "background.update": rates["update"] / 1000,
+            "background.query": rates["query"] / 1000,
+        }
+    )
+    mixed = mixture([(rates["update"], update), (rates["query"], query)])
+    wait = all_batches(scenario)["wait_mean"]
+    theory = mg1_wait(sum(rates.values()), mixed)
+    assert wait.agrees(theory, within=0.25)
+    # What would be wrong: one distribution for all, of the same mean.
+    assert theory > 1.3 * mm1_wait(sum(rates.values()), mixed.mean)
 
 
 @pytest.mark.parametrize(("utilisation", "queue"), [(0.8, 3), (1.5, 5)])

@@ -291,7 +291,7 @@ def test_losses_that_were_not_measured_are_not_said_to_be_none() -> None:
 
 
 def test_without_handovers_the_servers_are_at_the_left_edge() -> None:
-    page = Results.build(provenance(), [], [], [sample().ims.iloc[0].to_dict()])._repr_html_()
+    page = replace(sample(), handovers=sample().handovers.iloc[:0])._repr_html_()
     assert '<div class="mat-columns"><div><table><thead><tr><th>IMS</th>' in page
 
 
