@@ -122,6 +122,17 @@ def test_in_the_lab_everything_takes_as_long_as_in_the_simulator_at_least(compar
 
 
 @needs_root
+def test_data_of_the_lab_is_beside_the_simulator_s(compared: Path) -> None:
+    found = rows(compared / "comparison-flows.csv")
+    assert [(row["from_role"], row["to_role"]) for row in found] == [("CN", "MN"), ("MN", "CN")]
+    for row in found:
+        # A packet each 10 ms for 10 s.
+        assert abs(float(row["first_sent"]) - float(row["second_sent"])) <= 10
+        assert float(row["first_sent"]) == pytest.approx(1000, abs=10)
+        assert float(row["second_delay_mean"]) > float(row["first_delay_mean"]) - 0.001
+
+
+@needs_root
 def test_a_soft_handover_loses_nothing_in_the_lab_as_the_new_network_is_preferred_at_once(
     compared: Path,
 ) -> None:

@@ -128,7 +128,23 @@ def test_the_messages_of_a_soft_and_a_hard_move_are_those_of_the_simulator(tmp_p
         for host in ("CN1", "IMS_CN"):
             assert without(found, host) == without(wanted[kind], host), kind
     check_count(tmp_path / "ims.pcap", transmissions)
-    check_tables(Results.read(tmp_path / "out"))
+    results = Results.read(tmp_path / "out")
+    check_tables(results)
+    check_flows(results, seconds=8)
+
+
+def check_flows(results: Results, seconds: int) -> None:
+    """Whether applications sent what the scenario says, and got what was not lost, straight."""
+    rows = records(results.flows)
+    assert [(row["from_role"], row["to_role"]) for row in rows] == [("CN", "MN"), ("MN", "CN")]
+    for row in rows:
+        assert abs(row["sent"] - 50 * seconds) <= 10
+        assert row["sent"] == row["delivered"] + row["lost"]
+        # Of 6 or 10 ms to the core and 5 on, and what the hosts take.
+        assert 0.011 <= row["delay_mean"] < 0.5
+        assert (row["stretch_mean"], row["header_mean"]) == (1.0, 0.0)
+    for way, row in zip(("down", "up"), rows, strict=True):
+        assert row["lost"] >= results.handovers[f"lost_{way}"].sum()
 
 
 def check_count(path: Path, transmissions: Sequence[Transmission]) -> None:

@@ -11,7 +11,9 @@ from typing import Any, Final, get_args
 import pandas as pd
 import pytest
 
+from mat_files.attachment import NumberedNames
 from mat_files.errors import ScenarioError
+from mat_files.library import find_scenario
 from mat_files.results import Results
 from mat_files.scenario import SYSTEM_FAMILIES, MobilitySystem, Scenario, load_scenario
 from mat_sim.engine import Run, simulate
@@ -361,6 +363,13 @@ def test_a_ladder_shows_what_goes_between_agent_and_correspondent_for_the_node(
     hops = [(m.label, names[m.from_], names[m.to]) for m in ordered]
     assert sorted(hops) == sorted(HANDOVER["mobile-ipv6"])
     assert finished.participants == ("m1", "IMS", "CN1")
+
+
+def test_a_run_makes_names_of_generated_nodes_only_when_they_are_asked_for() -> None:
+    scenario = load_scenario(find_scenario("stadium"), ["nodes.count=3", "correspondents.count=1"])
+    finished = simulate(scenario)
+    assert isinstance(finished.nodes, NumberedNames)
+    assert finished.participants == ("MN1", "MN2", "MN3", "IMS_CN", "IMS_MN", "CN1")
 
 
 # --- the load of agents ---------------------------------------------------------------------------

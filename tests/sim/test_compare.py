@@ -1,6 +1,8 @@
 """Two sets of results side by side: what agrees, what is shown and written, exit codes."""
 
 import csv
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,35 @@ def test_what_one_side_lacks_is_neither_right_nor_wrong() -> None:
     assert (line.first.count, line.second.count) == (1, 0)
 
 
+def flow(run: int, receiver: str, **columns: object) -> dict[str, object]:
+    return {"run": run, "from_role": "MN", "to_role": receiver} | columns
+
+
+def test_flows_are_those_of_a_run_with_the_mean_delay_of_what_was_delivered(
+    tmp_path: Path,
+) -> None:
+    two = [
+        flow(0, "CN", sent=100, delivered=90, lost=10, delay_mean=0.02),
+        flow(1, "CN", sent=300, delivered=30, lost=270, delay_mean=0.06),
+    ]
+    one = [flow(0, "CN", sent=50, delivered=0, lost=50), flow(0, "MN", sent=1, delivered=0, lost=1)]
+    first = Results.build(replace(PROVENANCE, runs=2), [], [], [], two)
+    second = Results.build(PROVENANCE, [], [], [], one)
+    found = {each.to_role: each for each in compare(first, second).traffic}
+    assert (found["CN"].sent, found["CN"].lost) == ((200, 50), (140, 50))
+    assert found["CN"].delay == (pytest.approx(0.03), pytest.approx(math.nan, nan_ok=True))
+    assert found["MN"].sent == (0, 1)
+    for name, results in (("one", first), ("other", second)):
+        results.write(tmp_path / name)
+    options = ("--first", tmp_path / "one", "--second", tmp_path / "other")
+    output = run(*options, "--out", tmp_path / "out").output
+    assert re.search(r"MN +│ CN +│ +200 │ +50 │ +140 │ +50 │ +30.0 │ +– ", output)
+    with (tmp_path / "out" / "comparison-flows.csv").open() as stream:
+        written = list(csv.DictReader(stream))
+    assert float(written[0].pop("first_delay_mean")) == pytest.approx(0.03)
+    assert list(written[0].values()) == ["MN", "CN", "200.0", "50.0", "140.0", "50.0", ""]
+
+
 def test_handovers_that_were_not_completed_are_counted_and_not_compared() -> None:
     rows = [handover(outcome="completed", total=1.0), handover(ordinal=2, total=9.0)]
     mixed = Results.build(PROVENANCE, rows, [], [])
@@ -179,7 +210,8 @@ def test_a_scenario_is_simulated_and_put_beside_the_labs_results(
     assert result.exit_code == 0, result.output
     assert "Warning" not in result.output
     assert {path.name for path in out.iterdir()} == {
-        *("comparison.csv", "comparison-messages.csv", "comparison.pdf", "comparison.png"),
+        *("comparison.csv", "comparison-messages.csv", "comparison-flows.csv"),
+        *("comparison.pdf", "comparison.png"),
         "simulator",
     }
     with (out / "comparison.csv").open() as file:

@@ -19,6 +19,7 @@ import mat
 from mat_files.mobility import movement_digest
 from mat_files.results import Provenance, Results, write_files
 from mat_files.scenario import Scenario
+from mat_real.lab.flows import flow_rows
 from mat_real.lab.moves import Move
 from mat_real.lab.parts import NodeRecord, Times, Way, ways_of
 from mat_real.lab.plan import IpAddress, Plan
@@ -62,7 +63,8 @@ def write_results(
     """
     sent = _sent(scenario, plan, played)
     handovers = list(_shared_rows(scenario, sent, streams))
-    tables = [row for row, _ in handovers], sent.message_rows(), sent.ims_rows()
+    rows = [row for row, _ in handovers]
+    tables = rows, sent.message_rows(), sent.ims_rows(), flow_rows(sent, streams)
     written = Results.build(_provenance(scenario), *tables).write(directory)
     extra = {MOVES: _moves(played).encode(), SHARES: _shares(handovers).encode()}
     write_files(directory, extra)

@@ -45,7 +45,7 @@ class Sent:
         grouped: dict[tuple[str, str, str], list[Transmission]] = defaultdict(list)
         for one in self.transmissions:
             if begin <= one.sent <= end:
-                grouped[one.kind, self._role(one.sender), self._role(one.receiver)].append(one)
+                grouped[one.kind, self.role(one.sender), self.role(one.receiver)].append(one)
         for (kind, sender, receiver), sent in sorted(grouped.items()):
             yield {
                 "run": 0,
@@ -60,7 +60,8 @@ class Sent:
                 "ip_bytes": sum(one.datagram.size for one in sent),
             }
 
-    def _role(self, host: str) -> str:
+    def role(self, host: str) -> str:
+        """What a host is in the tables: MN, CN, or its own name."""
         part = self.plan.everyone[host]
         if isinstance(part, Node):
             return "MN" if part.mobile else "CN"

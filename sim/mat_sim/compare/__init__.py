@@ -10,7 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from mat_sim.compare._comparison import Comparison, Count, Line, Side, Tolerance, compare
+    from mat_sim.compare._comparison import (
+        Comparison,
+        Count,
+        Line,
+        Side,
+        Tolerance,
+        Traffic,
+        compare,
+    )
     from mat_sim.compare._show import figure, print_comparison, write_comparison
 
 _SHOW: Final = ("figure", "print_comparison", "write_comparison")
@@ -21,6 +29,7 @@ __all__ = [
     "Line",
     "Side",
     "Tolerance",
+    "Traffic",
     "compare",
     "figure",
     "print_comparison",

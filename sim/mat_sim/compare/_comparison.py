@@ -88,6 +88,18 @@ class Count:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """Data from one role to another: packets of a run, and their mean delay (s; NaN of none)."""
+
+    from_role: str
+    to_role: str
+    sent: tuple[float, float]
+    lost: tuple[float, float]
+    delay: tuple[float, float]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Two sets of results side by side; `names` are what the sides are called."""
 
@@ -97,6 +109,7 @@ class Comparison:
     outcomes: tuple[tuple[str, str, int, int], ...]
     """Kind, outcome, and the handovers of each side."""
     counts: tuple[Count, ...]
+    traffic: tuple[Traffic, ...]
 
     @property
     def beyond(self) -> tuple[Line, ...]:
@@ -118,7 +131,8 @@ def compare(
     """Put two sets of results side by side; differences are the second less the first."""
     pair = first, second
     lines = tuple(_lines(pair, tolerance or Tolerance()))
-    return Comparison(names, pair, lines, tuple(_outcomes(pair)), tuple(_counts(pair)))
+    outcomes, counts = tuple(_outcomes(pair)), tuple(_counts(pair))
+    return Comparison(names, pair, lines, outcomes, counts, tuple(_traffic(pair)))
 
 
 def completed(results: Results, kind: str) -> Any:
@@ -177,3 +191,29 @@ def _sums(results: Results) -> dict[tuple[str, str, str], tuple[float, float]]:
         (str(kind), str(sender), str(receiver)): (sent / runs, lost / runs)
         for kind, sender, receiver, sent, lost in frame.to_numpy(object).tolist()
     }
+
+
+def _traffic(pair: tuple[Results, Results]) -> Iterator[Traffic]:
+    one, other = (_flows(results) for results in pair)
+    nothing = 0.0, 0.0, math.nan
+    for key in sorted({*one, *other}):
+        first, second = one.get(key, nothing), other.get(key, nothing)
+        sent, lost, delay = zip(first, second, strict=True)
+        yield Traffic(*key, sent, lost, delay)
+
+
+def _flows(results: Results) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Packets sent and lost in a run and the mean delay of those delivered, by roles."""
+    runs = results.provenance.runs
+    found: dict[tuple[str, str], tuple[float, float, float]] = {}
+    for (sender, receiver), rows in results.flows.groupby(["from_role", "to_role"]):
+        arrived = rows[rows["delay_mean"].notna()]
+        weights = values(arrived["delivered"])
+        delays = values(arrived["delay_mean"])
+        delay = float(np.average(delays, weights=weights)) if weights.sum() else math.nan
+        found[str(sender), str(receiver)] = (
+            rows["sent"].sum() / runs,
+            rows["lost"].sum() / runs,
+            delay,
+        )
+    return found

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
 
-FILES: Final = ("comparison.csv", "comparison-messages.csv", "comparison.pdf", "comparison.png")
+FILES: Final = (
+    "comparison.csv",
+    "comparison-messages.csv",
+    "comparison-flows.csv",
+    "comparison.pdf",
+    "comparison.png",
+)
 """What `write_comparison` writes."""
 _PANELS: Final = 3
 """Pictures beside one another."""
@@ -40,6 +47,8 @@ def print_comparison(comparison: Comparison, console: "Console") -> None:
         if lines:
             console.print(_parts(comparison, kind, lines))
     console.print(_messages(comparison))
+    if comparison.traffic:
+        console.print(_traffic(comparison))
 
 
 def _table(title: str, columns: Sequence[str], text: int) -> Table:
@@ -98,15 +107,27 @@ def _messages(comparison: Comparison) -> Table:
     return table
 
 
+def _traffic(comparison: Comparison) -> Table:
+    one, other = comparison.names
+    pairs = [(f"{what}\n{one}", f"\n{other}") for what in ("sent", "lost", "mean delay (ms)")]
+    table = _table("Data packets of a run", ("from", "to", *itertools.chain(*pairs)), 2)
+    for flow in comparison.traffic:
+        numbers = (f"{number:.6g}" for number in (*flow.sent, *flow.lost))
+        delays = (_number(1000 * delay, ".1f") for delay in flow.delay)
+        table.add_row(flow.from_role, flow.to_role, *numbers, *delays)
+    return table
+
+
 # ---- files ---------------------------------------------------------------------------------------
 
 
 def write_comparison(comparison: Comparison, directory: Path) -> list[Path]:
-    """Write both tables as CSV (SI units) and the figure as PDF and PNG. Raises `ResultsError`."""
+    """Write the tables as CSV (SI units) and the figure as PDF and PNG. Raises `ResultsError`."""
     drawn = figure(comparison)
     contents = (
         _csv(_LINE_HEADS, _line_rows(comparison)),
         _csv(_COUNT_HEADS, _count_rows(comparison)),
+        _csv(_FLOW_HEADS, _flow_rows(comparison)),
         _drawn(drawn, "pdf"),
         _drawn(drawn, "png"),
     )
@@ -120,6 +141,10 @@ _LINE_HEADS: Final = (
 )
 _COUNT_HEADS: Final = (
     *("type", "from_role", "to_role", "first_sent", "second_sent", "first_lost", "second_lost"),
+)
+_FLOW_HEADS: Final = (
+    *("from_role", "to_role", "first_sent", "second_sent", "first_lost", "second_lost"),
+    *("first_delay_mean", "second_delay_mean"),
 )
 
 
@@ -135,6 +160,12 @@ def _line_rows(comparison: Comparison) -> Iterator[tuple[object, ...]]:
 def _count_rows(comparison: Comparison) -> Iterator[tuple[object, ...]]:
     for count in comparison.counts:
         yield count.type, count.from_role, count.to_role, *count.sent, *count.lost
+
+
+def _flow_rows(comparison: Comparison) -> Iterator[tuple[object, ...]]:
+    for flow in comparison.traffic:
+        delays = ("" if math.isnan(delay) else delay for delay in flow.delay)
+        yield flow.from_role, flow.to_role, *flow.sent, *flow.lost, *delays
 
 
 def _csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

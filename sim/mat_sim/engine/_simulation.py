@@ -70,15 +70,22 @@ Progress = Callable[[float, float], None]
 class Run:
     """What a simulation leaves: the tables, and one handover of each kind as ladder messages.
 
-    `ladders` has the node's name with the messages; `participants` are the ladder's columns.
-    `recording` has all messages where that was asked for; `happenings` counts events of the run.
+    `ladders` has the node's name with the messages; `nodes` are the names of mobile nodes, `fixed`
+    those of servers and correspondents. `recording` has all messages where that was asked for;
+    `happenings` counts events of the run.
     """
 
     results: Results
     ladders: dict[str, tuple[str, list[LadderMessage]]]
-    participants: tuple[str, ...]
+    nodes: Sequence[str]
+    fixed: tuple[str, ...]
     recording: list[LadderMessage]
     happenings: int
+
+    @property
+    def participants(self) -> tuple[str, ...]:
+        """All names, as the columns of a ladder are ordered: made when asked for."""
+        return (*self.nodes, *self.fixed)
 
 
 def simulate(
@@ -358,7 +365,8 @@ class _World:
         return Run(
             results,
             self._tally.finished_ladders(),
-            (*self._moves.nodes, *reversed(names), *fixed),
+            self._moves.nodes,
+            (*reversed(names), *fixed),
             [line.finished() for line in self._tally.recording or ()],
             self.clock.happenings,
         )
