@@ -147,6 +147,6 @@ class Acquaintance(Happening):
 def _round_trip(site: Site, station: Station) -> float:
     """Mean time from an IMS Update to its Reply where nothing waits, s."""
     size = _EXCHANGE + 2 * headers(4 if is_ipv4(station.endpoint.address) else 6)
-    ways = (site, station.site)
-    sending = sum(one.sending_time(size) for one in ways)
-    return 2 * sum(one.mean_delay for one in ways) + station.mean_service + sending
+    there = station.site
+    sending = site.sending_time(size) + there.sending_time(size)
+    return 2 * (site.mean_delay + there.mean_delay) + station.mean_service + sending
