@@ -13,10 +13,10 @@ from typing import Final, assert_never, final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from mat.address import Address, format_address, from_ipv4, to_packed
+from mat.dhcp import Bind, DhcpClient, DhcpEffect, Lease, Transmit, Unbind
+from mat.dhcp_messages import BROADCAST
 from mat_real.uplinks import netlink
-from mat_real.uplinks.dhcp import Bind, DhcpClient, DhcpEffect, Lease, Transmit, Unbind
-from mat_real.uplinks.dhcp_messages import (
-    BROADCAST,
+from mat_real.uplinks.dhcp_codec import (
     CLIENT_PORT,
     SERVER_PORT,
     decode,

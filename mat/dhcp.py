@@ -1,7 +1,7 @@
 """A DHCP client's machine (RFC 2131), made for hosts that move.
 
-Inputs take `now`, effects come back, one deadline, as in `mat.node`: no clock, no sockets. What is
-unlike a client that stays:
+Inputs take `now`, effects come back, one deadline, as in `mat.node`: no clock, no sockets. Real
+interfaces have it, and those of the simulator's nodes. What is unlike a client that stays:
 
 - With the carrier the address goes: the next network may be another. The lease is kept in mind, and
   when the carrier is back the client asks for it again (INIT-REBOOT), which in the same network is
@@ -20,11 +20,11 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Final, final
 
 from mat.address import Address, is_unicast, to_packed
-from mat_real.uplinks.dhcp_messages import ANY, BROADCAST, DhcpMessage, Kind, Option
+from mat.dhcp_messages import ANY, BROADCAST, DhcpMessage, Kind, Option
+from mat.exchanges import Random
 
 RETRANSMISSION: Final = (0.1, 0.4, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds from each transmission to the next while there is no address; the last one repeats."""
@@ -118,6 +118,24 @@ class DhcpClient:
 
     `held` is an address that the interface has from a predecessor of this client.
     """
+
+    __slots__ = (
+        "_begun",
+        "_hardware_address",
+        "_keeps",
+        "_offer",
+        "_random",
+        "_reboot_transaction",
+        "_requests",
+        "_searches",
+        "_sent",
+        "_transaction",
+        "_wish",
+        "_wish_until",
+        "deadline",
+        "lease",
+        "state",
+    )
 
     def __init__(self, random: Random, held: Address | None = None) -> None:
         self._random = random
@@ -251,7 +269,7 @@ class DhcpClient:
 
     def _pause(self, transmissions: int) -> float:
         pause = RETRANSMISSION[min(transmissions, len(RETRANSMISSION) - 1)]
-        return pause * self._random.uniform(1.0, 1.0 + _JITTER)
+        return pause * (1 + _JITTER * self._random.random())
 
     # ---- keeping it ----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from mat.address import Address, format_address, parse_address, to_packed
-from mat_real.uplinks.dhcp import (
+from mat.dhcp import (
     Bind,
     DhcpClient,
     DhcpEffect,
@@ -17,7 +17,7 @@ from mat_real.uplinks.dhcp import (
     Transmit,
     Unbind,
 )
-from mat_real.uplinks.dhcp_messages import BROADCAST, DhcpMessage, Kind, Option
+from mat.dhcp_messages import BROADCAST, DhcpMessage, Kind, Option
 
 HARDWARE = bytes.fromhex("020000000001")
 SERVER = parse_address("10.1.0.1")

@@ -9,12 +9,8 @@ from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 
 from mat.address import from_ipv4, parse_address
-from mat_real.uplinks.dhcp_messages import (
-    ANY,
-    BROADCAST,
-    DhcpMessage,
-    Kind,
-    Option,
+from mat.dhcp_messages import ANY, BROADCAST, DhcpMessage, Kind, Option
+from mat_real.uplinks.dhcp_codec import (
     checksum,
     decode,
     encode,
