@@ -12,9 +12,11 @@ from mat_files.document import Table
 from mat_files.errors import Problem, ScenarioError, shown
 from mat_files.scenario._model import (
     SYSTEM_FAMILIES,
+    Access,
     Crowd,
     Ims,
     IpNetwork,
+    Network,
     RandomWaypoint,
     Scenario,
     Train,
@@ -31,6 +33,8 @@ _LOOKS: Final = 10_000_000
 _WALKS: Final = 1_000_000
 """Of one node, in one run: what fits in memory easily."""
 _ROWS: Final = 1_000_000
+_LONGEST_LEASE: Final = (1 << 32) - 2
+"""Seconds that DHCP can say; one more is for ever (RFC 2131, section 3.3)."""
 _UNUSABLE: Final = 3
 """Addresses of a prefix that no node gets: the first, the last and the network's own."""
 
@@ -41,6 +45,7 @@ def findings(scenario: Scenario) -> list[Finding]:
         _duplicates,
         _grid_pool,
         _families,
+        _dhcp,
         _movement,
         _correspondents,
         _queues,
@@ -108,11 +113,16 @@ def _prefixes(scenario: Scenario) -> Iterator[tuple[KeyPath, IpNetwork]]:
     """Every prefix that addresses come from, given or by default."""
     yield ("nodes", "home_prefix"), scenario.mobile_prefix
     yield ("correspondents", "home_prefix"), scenario.correspondent_prefix
+    yield from ((path, pool) for path, _, pool in _pools(scenario))
+
+
+def _pools(scenario: Scenario) -> Iterator[tuple[KeyPath, Network, IpNetwork]]:
+    """Every network's addresses, and where they are given."""
     listed = len(scenario.network)
     for index, network in enumerate(scenario.networks):
         path: KeyPath = ("network", index) if index < listed else ("coverage", "grid")
         if network.pool is not None:
-            yield (*path, "pool"), network.pool
+            yield (*path, "pool"), network, network.pool
 
 
 def _overlaps(prefixes: list[tuple[KeyPath, IpNetwork]]) -> Iterator[Finding]:
@@ -121,6 +131,27 @@ def _overlaps(prefixes: list[tuple[KeyPath, IpNetwork]]) -> Iterator[Finding]:
     for (_, first), (path, second) in itertools.pairwise(ordered):
         if first.version == second.version and first.overlaps(second):
             yield path, f"is {second}, which overlaps {first}; prefixes must be separate"
+
+
+def _dhcp(scenario: Scenario) -> Iterator[Finding]:
+    """Where addresses come of an exchange."""
+    places: list[tuple[KeyPath, Access]] = [
+        (("network", index), network) for index, network in enumerate(scenario.network)
+    ]
+    if scenario.coverage.grid is not None:
+        places.append((("coverage", "grid"), scenario.coverage.grid))
+    for place, access in places:
+        if access.dhcp is None:
+            continue
+        if "address" in access.model_fields_set:
+            what = "is given beside dhcp, which is in place of that time; give one of the two"
+            yield (*place, "address"), what
+        if scenario.nodes.family == 6:
+            what = "is DHCP for IPv4, and nodes.family is 6; leave it out and give address"
+            yield (*place, "dhcp"), f"{what}: what DHCPv6 or SLAAC takes, as a time"
+        if not access.lease.is_integer() or access.lease > _LONGEST_LEASE:
+            what = f"is {access.lease:g}; must be a whole number, {_LONGEST_LEASE} or less"
+            yield (*place, "lease"), f"{what}, as DHCP has it"
 
 
 def _movement(scenario: Scenario) -> Iterator[Finding]:
@@ -354,15 +385,19 @@ def _most(scenario: Scenario, home: IpNetwork) -> int:
 
 
 def _room(scenario: Scenario, nodes: int) -> Iterator[Finding]:
-    """Home prefix and each pool hold all nodes: they may all come to one network."""
+    """Home prefix and each pool hold all nodes: they may all come to one network.
+
+    A DHCP server is a model of what happens where they do not: it needs one address to give.
+    """
     home, every = scenario.mobile_prefix, nodes + scenario.background.nodes
     if _most(scenario, home) < every:
         what = f"is {home}, too small for {every} nodes; give a shorter prefix"
         yield ("nodes", "home_prefix"), what
-    pools = {path: prefix for path, prefix in _prefixes(scenario) if path[-1] == "pool"}
-    for path, prefix in pools.items():
-        if prefix.num_addresses - _UNUSABLE < nodes:
-            yield path, f"is {prefix}, too small for {nodes} nodes; give a shorter prefix"
+    pools = {path: (network, prefix) for path, network, prefix in _pools(scenario)}
+    for path, (network, prefix) in pools.items():
+        least = nodes if network.dhcp is None else 1
+        if prefix.num_addresses - _UNUSABLE < least:
+            yield path, f"is {prefix}, too small for {least} nodes; give a shorter prefix"
 
 
 def _system(scenario: Scenario) -> Iterator[Finding]:

@@ -234,6 +234,30 @@ class Movement(Table):
         return [name for name in sources if getattr(self, name) is not None]
 
 
+class Dhcp(Table):
+    """The DHCP server of an access network: addresses come of an exchange with it.
+
+    The client is that of mat's nodes (`mat.dhcp`): RFC 2131, with retransmission after 0.1 s.
+    """
+
+    delay: Time = Constant(0.0)
+    """One-way delay between a node and the server: on the link, or by a relay."""
+    loss: Probability = 0.0
+    """Probability that a message is lost between the two, each way."""
+    service: Time = Constant(0.0005)
+    """Time a worker spends on one message."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Messages worked on at once."""
+    queue: Annotated[int, Field(ge=0), Unit("messages")] = 1000
+    """Messages that may wait; the next one is dropped."""
+    probe: Time | None = None
+    """How long it looks whether an address that is new to a node is in use. Default: not at all."""
+    authoritative: bool = True
+    """What a node had elsewhere and asks for: refused (NAK), or not answered."""
+    rapid_commit: bool = False
+    """Whether it gives an address in two messages in place of four (RFC 4039)."""
+
+
 class Access(Table):
     """What an access network is like for the nodes on it."""
 
@@ -251,6 +275,8 @@ class Access(Table):
     """Time of the layer-2 association, after detection."""
     address: Time = Constant(0.3)
     """Time from the association until an address is configured, such as DHCP takes."""
+    dhcp: Dhcp | None = None
+    """In place of that time, an exchange with a DHCP server."""
     lease: Seconds = 3600.0
     """Lifetime of an address given out. A mapping ends 5 s earlier: below 15 s, some lapse."""
 

@@ -78,7 +78,7 @@ class Acquaintance(Happening):
 
     def happen(self) -> None:
         """Whoever has an address by now."""
-        pairs = [pair for pair in self._pairs if all(host.first_link() for host in pair)]
+        pairs = [pair for pair in self._pairs if all(map(_has_address, pair))]
         missing = array("i", [0]) * (
             1 + max((host.number for pair in pairs for host in pair), default=0)
         )
@@ -150,3 +150,8 @@ def _round_trip(site: Site, station: Station) -> float:
     there = station.site
     sending = site.sending_time(size) + there.sending_time(size)
     return 2 * (site.mean_delay + there.mean_delay) + station.mean_service + sending
+
+
+def _has_address(host: Host) -> bool:
+    link = host.first_link()
+    return link is not None and link.address is not None

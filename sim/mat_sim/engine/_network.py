@@ -184,6 +184,13 @@ class Network:
         self._links[address] = link
         self._wake_dependents(address)
 
+    def withdraw(self, link: Link) -> None:
+        """The link is up and has its address no longer."""
+        address, link.address = link.address, None
+        if address is not None and self._links.get(address) is link:
+            del self._links[address]
+            self._wake_dependents(address)
+
     def disconnect(self, link: Link) -> None:
         """The link is down: its address leads nowhere."""
         link.up = False

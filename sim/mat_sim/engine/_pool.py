@@ -10,6 +10,7 @@ import numpy as np
 
 from mat.address import Address, from_ipv4
 
+_ROUTER: Final = 1
 _FIRST: Final = 2
 """The first host number that is leased: 0 is the network, 1 the router."""
 _NEVER_GIVEN: Final = float("-inf")
@@ -44,12 +45,55 @@ class Pool:
         """
         number = self._number(wanted) if wanted is not None else self._for(now, node)
         address = wanted if wanted is not None else _address(self._base + number, self._version)
+        self._give(number, node)
+        return address, self.renew(now, address)
+
+    def _give(self, number: int, node: int) -> None:
         if self._is_here(number):
             missing = number + 1 - len(self._until)
             self._until.extend([_NEVER_GIVEN] * missing)
             self._node.extend([0] * missing)
             self._node[number] = node
-        return address, self.renew(now, address)
+
+    # ---- as a DHCP server gives them -----------------------------------------------------------
+
+    def offer(
+        self, now: float, node: int, seconds: float, reserved: Address | None = None
+    ) -> Address | None:
+        """An address for a node, kept for it so long; None if others have them all.
+
+        What was given to it before is offered again, as long as nobody else has got it.
+        """
+        number = self._number(reserved) if reserved is not None else self._free_for(now, node)
+        if number is None:
+            return None
+        self._give(number, node)
+        if self._is_here(number):
+            self._had[node] = number
+            self._until[number] = max(self._until[number], now + seconds)
+        return _address(self._base + number, self._version)
+
+    def _free_for(self, now: float, node: int) -> int | None:
+        if self.had(node):
+            return self._had[node]
+        number = self._for(now, node)
+        taken = number < len(self._until) and self._until[number] > now
+        return None if taken else number
+
+    def has(self, node: int, address: Address) -> bool:
+        """Whether this is the address that was offered or given to a node last."""
+        number = self._number(address)
+        return self._had.get(node, -1) == number and self._node[number] == node
+
+    def had(self, node: int) -> bool:
+        """Whether an address is kept for a node."""
+        number = self._had.get(node, -1)
+        return number >= 0 and self._node[number] == node
+
+    @property
+    def router(self) -> Address:
+        """The address of the network's router."""
+        return _address(self._base + _ROUTER, self._version)
 
     def renew(self, now: float, address: Address) -> float:
         """The end of the lease, extended from now, s."""

@@ -10,10 +10,11 @@ from mat.address import Address
 from mat_files.distributions import Distribution
 from mat_files.scenario import Network as AccessNetwork
 from mat_sim.engine._clock import NEVER, Happening
+from mat_sim.engine._dhcp import DhcpInterface, DhcpServer, Tenant
 from mat_sim.engine._flow import Flow
 from mat_sim.engine._handover import COMPLETED, SUPERSEDED, UNFINISHED, Handover, is_known
 from mat_sim.engine._handovers import Handovers
-from mat_sim.engine._network import Link, Network, Party, Site
+from mat_sim.engine._network import Link, Network, Site
 from mat_sim.engine._pool import Pool
 from mat_sim.engine._tally import Tally
 
@@ -26,7 +27,16 @@ _RENEW: Final = 2
 class Access:
     """An access network: where it is, what joining it takes, and its addresses."""
 
-    __slots__ = ("address", "association", "detect", "pool", "random", "site", "start_attached")
+    __slots__ = (
+        "address",
+        "association",
+        "detect",
+        "dhcp",
+        "pool",
+        "random",
+        "site",
+        "start_attached",
+    )
 
     def __init__(
         self,
@@ -35,6 +45,7 @@ class Access:
         random: Random,
         *,
         network: Network,
+        dhcp: DhcpServer | None,
         start_attached: bool,
     ) -> None:
         capacity = network.capacity("network", model.name, model.rate, model.queue)
@@ -43,6 +54,8 @@ class Access:
         self.detect: Distribution = model.detect
         self.association: Distribution = model.association
         self.address: Distribution = model.address
+        self.dhcp = dhcp
+        """Who gives addresses out; None where that is `address` alone."""
         self.random = random
         self.start_attached = start_attached
         """Whether a node's first attachment takes no time."""
@@ -68,11 +81,12 @@ class _Step(Happening):
         self.host.step(self)
 
 
-class Roamer(Party):
+class Roamer(Tenant):
     """A mobile node or a correspondent, whatever protocol it follows."""
 
     __slots__ = (
         "_current",
+        "_interfaces",
         "_links",
         "_moves",
         "_network",
@@ -115,6 +129,8 @@ class Roamer(Party):
         self._network = network
         self._tally = tally
         self._links: list[Link] = []
+        self._interfaces: dict[int, DhcpInterface] | None = None
+        """Those that have asked for an address by DHCP."""
         self._moves = 0
         self._ordinal = 0
         """Handovers that are over."""
@@ -158,17 +174,19 @@ class Roamer(Party):
         self._begin_handover(link)
         self._links.append(link)
         if first:
-            self._configure(link, access, wanted)
+            self._configure(link, access, wanted, at_once=True)
         else:
             self.clock.at(configured, _Step(self, link, access, _CONFIGURED, wanted))
 
     def _join(self, link: Link, access: Access) -> float:
-        """How a link comes about; when it will have its address, s.
+        """How a link comes about; when it will have its address, or can ask for one, s.
 
-        One event serves for all three times: nothing else depends on the first two.
+        One event serves for all these times: nothing else depends on the first two.
         """
         link.acted = self.clock.now + access.detect.sample(access.random)
         link.linked = link.acted + access.association.sample(access.random)
+        if access.dhcp is not None:
+            return link.linked
         return link.linked + access.address.sample(access.random)
 
     def step(self, step: _Step) -> None:
@@ -182,15 +200,54 @@ class Roamer(Party):
         else:
             self._renew(step)
 
-    def _configure(self, link: Link, access: Access, wanted: Address | None) -> None:
-        """The link has an address."""
+    def _configure(
+        self, link: Link, access: Access, wanted: Address | None, *, at_once: bool = False
+    ) -> None:
+        """The link has an address, or asks for one, which may be answered at once."""
         now = self.clock.now
+        if access.dhcp is not None:
+            self._ask(link, access.dhcp, wanted, at_once=at_once)
+            return
         leased, link.lease = access.pool.lease(now, self.number, wanted)
         self._network.connect(link, leased)
         self.clock.after((link.lease - now) / 2, _Step(self, link, access, _RENEW))
+        self._configured(link)
+
+    def _configured(self, link: Link) -> None:
+        """The link has an address."""
         self._replace_interface(link)
-        if self._current is not None and self._current.to_link is link:
-            self._current.has_address(now, link)
+        current = self._current
+        if current is not None and current.to_link is link and not is_known(current.registered):
+            current.has_address(self.clock.now, link)
+        self.tell()
+
+    def _ask(
+        self, link: Link, server: DhcpServer, wanted: Address | None, *, at_once: bool
+    ) -> None:
+        if self._interfaces is None:
+            self._interfaces = {}
+        interface = self._interfaces.get(link.interface)
+        if interface is None:
+            interface = DhcpInterface(self, self.number, link.interface, server.clients)
+            self._interfaces[link.interface] = interface
+        if wanted is not None:
+            server.reserve(interface.number, wanted)
+        interface.associated(link, server, at_once=at_once)
+
+    def bound(self, link: Link, address: Address, until: float) -> None:
+        """DHCP has given the link an address, or has prolonged its lease."""
+        link.lease = until
+        if link.address == address:
+            self.tell()
+            return
+        self._network.withdraw(link)
+        self._network.connect(link, address)
+        self._configured(link)
+
+    def unbound(self, link: Link) -> None:
+        """The lease has run out, or the server has refused to prolong it."""
+        self._network.withdraw(link)
+        link.lease = NEVER
         self.tell()
 
     def _renew(self, step: _Step) -> None:
@@ -212,12 +269,20 @@ class Roamer(Party):
         link = next(one for one in ups if one.site is access.site)
         preferred = max(ups, key=_order)
         self._network.disconnect(link)
-        if link.address is not None:
+        if access.dhcp is not None:
+            self._leave(link)
+        elif link.address is not None:
             access.pool.left(self.number, link.address)
         if link is preferred:
             self._lost_preferred(link)
         notice = access.detect.sample(access.random)
         self.clock.after(notice, _Step(self, link, access, _NOTICED))
+
+    def _leave(self, link: Link) -> None:
+        """The interface that asked by this link, if it did, has it no more."""
+        interface = self._interfaces.get(link.interface) if self._interfaces is not None else None
+        if interface is not None:
+            interface.left(link)
 
     def _noticed(self, link: Link) -> None:
         self._links = [one for one in self._links if one is not link]

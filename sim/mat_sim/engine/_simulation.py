@@ -18,7 +18,7 @@ from mat_files.errors import Problem, ScenarioError, trace_error
 from mat_files.frames import frame_of_rows
 from mat_files.mobility import Mobility, mobility, movement_digest
 from mat_files.results import Provenance, Results
-from mat_files.scenario import Ims, IpNetwork, Scenario
+from mat_files.scenario import Dhcp, Ims, IpNetwork, Scenario
 from mat_files.schema import FLOWS, IMS, LINKS, MESSAGES
 from mat_files.streams import random_stream
 from mat_sim.engine._acquaintance import Acquaintance
@@ -26,6 +26,7 @@ from mat_sim.engine._agent import Agent
 from mat_sim.engine._background import FIRST_KEY, Background
 from mat_sim.engine._baseline import Baseline
 from mat_sim.engine._clock import Clock
+from mat_sim.engine._dhcp import DhcpServer
 from mat_sim.engine._dormancy import Dormitory, Packing
 from mat_sim.engine._feed import Feed
 from mat_sim.engine._flows import rows as flow_rows
@@ -230,18 +231,29 @@ class _World:
         )
 
     def _build_access(self) -> dict[str, Access]:
-        random = self._stream("attachment")
-        return {
-            network.name: Access(
+        random, start_attached = self._stream("attachment"), self._scenario.nodes.start_attached
+        streams = self._stream("DHCP servers"), self._stream("DHCP clients")
+        access: dict[str, Access] = {}
+        for network in self._scenario.networks:
+            assert network.pool is not None
+            pool = Pool(network.pool, network.lease)
+            server = self._build_dhcp(network.dhcp, pool, *streams)
+            access[network.name] = Access(
                 network,
-                Pool(network.pool, network.lease),
+                pool,
                 random,
                 network=self._network,
-                start_attached=self._scenario.nodes.start_attached,
+                dhcp=server,
+                start_attached=start_attached,
             )
-            for network in self._scenario.networks
-            if network.pool is not None
-        }
+        return access
+
+    def _build_dhcp(
+        self, model: Dhcp | None, pool: Pool, random: Random, clients: Random
+    ) -> DhcpServer | None:
+        if model is None:
+            return None
+        return DhcpServer(model, pool, self.clock, self._tally, random=random, clients=clients)
 
     def _build_host(self, name: str, role: str, home: Address) -> Roamer:
         number, handovers = len(self._hosts), self._handovers

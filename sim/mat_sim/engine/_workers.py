@@ -43,8 +43,8 @@ class Workers:
 
     __slots__ = ("_bound", "_busy", "_clock", "_count", "_queue", "_record")
 
-    def __init__(self, clock: Clock, count: int, bound: int, record: Record) -> None:
-        """At most `bound` messages wait."""
+    def __init__(self, clock: Clock, count: int, bound: int, record: Record | None) -> None:
+        """At most `bound` messages wait; without a `record` nothing is written down."""
         self._clock = clock
         self._count = count
         self._bound = bound
@@ -52,16 +52,21 @@ class Workers:
         self._busy = 0
         self._queue: deque[Work] = deque()
 
-    def offer(self, work: Work) -> None:
-        """Work has arrived: to a worker, into the queue, or into the void."""
-        self._record.received()
+    def offer(self, work: Work) -> bool:
+        """Work has arrived: to a worker, into the queue, or, if that is full, into the void."""
+        record = self._record
+        if record is not None:
+            record.received()
         if self._busy < self._count:
             self._begin(work)
         elif len(self._queue) < self._bound:
             self._queue.append(work)
-            self._record.queue_is(len(self._queue))
+            self._note_queue()
         else:
-            self._record.dropped()
+            if record is not None:
+                record.dropped()
+            return False
+        return True
 
     def release(self) -> None:
         """A worker is idle."""
@@ -71,11 +76,16 @@ class Workers:
         """An idle worker takes what has waited longest."""
         if self._queue and self._busy < self._count:
             work = self._queue.popleft()
-            self._record.queue_is(len(self._queue))
+            self._note_queue()
             self._begin(work)
 
     def _begin(self, work: Work) -> None:
         self._busy += 1
         taken = work.duration()
-        self._record.begins(self._clock.now - work.since, taken)
+        if self._record is not None:
+            self._record.begins(self._clock.now - work.since, taken)
         self._clock.after(taken, work)
+
+    def _note_queue(self) -> None:
+        if self._record is not None:
+            self._record.queue_is(len(self._queue))
