@@ -237,3 +237,22 @@ def test_what_the_lab_cannot_play_is_refused(tmp_path: Path, override: str, what
     with pytest.raises(LabError) as refused:
         plan_of(load_scenario(written(tmp_path), [override]))
     assert f"the lab cannot play {what}" in str(refused.value)
+
+
+@needs_root
+def test_a_scenario_with_dhcp_is_played_with_dhcp(tmp_path: Path) -> None:
+    text = SCENARIO.replace("address = 0.1", "[network.dhcp]").replace("11.0", "5.0")
+    (tmp_path / "moves.csv").write_text(
+        "t,node,action,network\n0,m1,attach,A\n2.5,m1,detach,A\n2.5,m1,attach,B\n"
+    )
+    (tmp_path / "beside.toml").write_text(text)
+    out = tmp_path / "out"
+    done = mat("sim", "compare", tmp_path / "beside.toml", "--out", out)
+    assert done.returncode == 0, done.stderr
+    one, other = (Results.read(out / side).handovers for side in ("simulator", "lab"))
+    assert list(one["outcome"]) == list(other["outcome"]) == ["completed"]
+    # REQUEST and NAK, DISCOVER and OFFER, REQUEST and ACK, each half a millisecond of service.
+    assert one["address"][0] == pytest.approx(0.0015)
+    assert other["address"][0] > 0
+    found = {(row["kind"], row["column"]) for row in rows(out / "comparison.csv")}
+    assert ("hard", "address") in found

@@ -11,7 +11,7 @@ from mat_files.scenario import load_scenario
 from mat_real.ims.config import Configuration as ImsConfiguration
 from mat_real.lab import LabError, Plan, Quality, plan_of, simple_plan
 from mat_real.lab.layout import Layout, names, uplinks
-from mat_real.lab.services import ims_config, node_config, reverse_zone
+from mat_real.lab.services import dnsmasq, ims_config, node_config, reverse_zone
 from mat_real.node.config import Configuration as NodeConfiguration
 
 SCENARIOS = Path(__file__).parents[2] / "sim" / "scenarios"
@@ -85,6 +85,44 @@ def test_rates_and_queues_of_a_scenario_count(tmp_path: Path) -> None:
     assert plan.node("CN1").quality == replace(fast, rate=3e6, queue=100)
     assert plan.ims[0].quality == replace(fast, rate=1e6, queue=7)
     assert plan_from(tmp_path, rates={"B": 4e6}).networks[1].quality == replace(fast, rate=4e6)
+
+
+BY_DHCP = "".join(f'[[network]]\nname = "{name}"\n[network.dhcp]\n{{options}}\n' for name in "XY")
+
+
+def by_dhcp(folder: Path, options: str = "", more: str = "") -> Plan:
+    (folder / "moves.csv").write_text("t,node,action,network\n0,m1,attach,X\n5,m1,attach,Y\n")
+    text = SMALL[: SMALL.index("[[network]]")] + BY_DHCP.format(options=options) + more
+    (folder / "small.toml").write_text(text)
+    return plan_of(load_scenario(folder / "small.toml"))
+
+
+def test_a_scenarios_dhcp_servers_are_the_labs(tmp_path: Path) -> None:
+    plan = by_dhcp(tmp_path)
+    lines = dnsmasq(plan, plan.network("X"), tmp_path).splitlines()
+    assert "dhcp-authoritative" in lines
+    assert "dhcp-rapid-commit" not in lines
+    plan = by_dhcp(tmp_path, "authoritative = false\nrapid_commit = true")
+    lines = dnsmasq(plan, plan.network("Y"), tmp_path).splitlines()
+    assert "dhcp-authoritative" not in lines
+    assert "dhcp-rapid-commit" in lines
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "problem"),
+    [
+        ("delay = 0.02", "", "X: dhcp.delay = 0.02, its servers are on the link: set it to 0"),
+        ("loss = 0.1", "", "Y: dhcp.loss = 0.1, nothing is lost on its links to nodes"),
+        ("probe = 1.0", "", "X: dhcp.probe, its servers do not: leave it out"),
+        ("", '[[network]]\nname = "Z"\n', "networks with dhcp beside some without"),
+    ],
+)
+def test_what_the_labs_dhcp_servers_do_not_is_refused(
+    tmp_path: Path, options: str, more: str, problem: str
+) -> None:
+    with pytest.raises(LabError) as caught:
+        by_dhcp(tmp_path, options, more)
+    assert f"the lab cannot play {problem}" in str(caught.value)
 
 
 def test_a_town_of_134_vehicles_can_be_planned() -> None:

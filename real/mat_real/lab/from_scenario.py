@@ -2,14 +2,14 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from typing import final
 
 from mat_files.attachment import AttachmentEvent
 from mat_files.distributions import Distribution
 from mat_files.mobility import Mobility, mobility
-from mat_files.scenario import Ims, Scenario
+from mat_files.scenario import Ims, Network, Scenario
 from mat_real.lab.checks import checked
 from mat_real.lab.errors import LabError
 from mat_real.lab.plan import AccessNetwork, IpAddress, IpNetwork, Plan, Quality, Server, Zone
@@ -89,7 +89,12 @@ class _FromScenario:
             quality = _quality(network.delay, network.loss, network.rate, network.queue)
             if network.name in self.rates:
                 quality = Quality(network.delay, network.loss, self.rates[network.name])
-            yield access_network(network.name, number, network.pool, quality, network.lease)
+            made = access_network(network.name, number, network.pool, quality, network.lease)
+            if (dhcp := network.dhcp) is not None:
+                made = replace(
+                    made, authoritative=dhcp.authoritative, rapid_commit=dhcp.rapid_commit
+                )
+            yield made
 
     def _ims(self, mobile: Zone, fixed: Zone) -> Iterator[Server]:
         for number, ims in enumerate(self.scenario.ims, 1):
@@ -121,6 +126,31 @@ def _unplayed(scenario: Scenario) -> Iterator[str]:
         yield "a background load: set background.nodes = 0"
     if scenario.dns.resolver is not None:
         yield "resolvers at the sites: leave dns.resolver out"
+    for network in scenario.networks:
+        yield from (f"{network.name}: {what}" for what in _unplayed_dhcp(network))
+    if 0 < sum(map(_by_dhcp, scenario.networks)) < len(scenario.networks):
+        yield "networks with dhcp beside some without: give it to all, or to none"
+
+
+def asks_dhcp(scenario: Scenario) -> bool:
+    """Whether nodes get their addresses by DHCP, as the scenario has it."""
+    return any(map(_by_dhcp, scenario.networks))
+
+
+def _by_dhcp(network: Network) -> bool:
+    return network.dhcp is not None
+
+
+def _unplayed_dhcp(network: Network) -> Iterator[str]:
+    dhcp = network.dhcp
+    if dhcp is None:
+        return
+    if dhcp.delay.mean > 0:
+        yield f"dhcp.delay = {dhcp.delay}, its servers are on the link: set it to 0"
+    if dhcp.loss:
+        yield f"dhcp.loss = {dhcp.loss:g}, nothing is lost on its links to nodes: set it to 0"
+    if dhcp.probe is not None:
+        yield "dhcp.probe, its servers do not: leave it out"
 
 
 def _zone(prefix: IpNetwork, number: int) -> Zone:

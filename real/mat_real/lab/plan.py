@@ -108,7 +108,8 @@ class AccessNetwork:
     """A network that nodes attach to: a bridge, and a router with DHCP and router advertisements.
 
     `number` from 0; `pool` are the addresses on it, `uplink` those of the router on its link to the
-    core; `lease` in seconds.
+    core; `lease` in seconds. Its DHCP server is `authoritative`, or silent to who is unknown to it;
+    with `rapid_commit` it gives an address in two messages.
     """
 
     name: str
@@ -117,6 +118,8 @@ class AccessNetwork:
     uplink: Pair
     quality: Quality = Quality()
     lease: float = 3600.0
+    authoritative: bool = True
+    rapid_commit: bool = False
 
     @property
     def gateway(self) -> Pair:

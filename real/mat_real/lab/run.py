@@ -16,7 +16,7 @@ from typing import Final, final
 from mat_files.mobility import Mobility, mobility
 from mat_files.results import Results, check_directory
 from mat_files.scenario import Scenario
-from mat_real.lab.from_scenario import plan_of
+from mat_real.lab.from_scenario import asks_dhcp, plan_of
 from mat_real.lab.handovers import write_results
 from mat_real.lab.lab import PROGRAMS, PROGRAMS_OF_NODES, Lab
 from mat_real.lab.plan import Plan
@@ -82,9 +82,10 @@ class ScenarioRun:
     def play(self, out: Path, logs: Path, report: Report, *, dhcp: bool) -> Outcome:
         """Play it, and write the results into `out`; logs go to `logs`, an empty folder.
 
-        Addresses come when the scenario says; with `dhcp`, when DHCP brings them. Raises `LabError`
-        and `ResultsError`.
+        Addresses come when the scenario says; with `dhcp`, or where the scenario has it, when DHCP
+        brings them. Raises `LabError` and `ResultsError`.
         """
+        dhcp = dhcp or asks_dhcp(self._scenario)
         require(PROGRAMS | PROGRAMS_OF_NODES)
         check_directory(out)
         names = [node.name for node in self._plan.nodes]
