@@ -7,10 +7,12 @@ B–server 30, node in B–correspondent 17, server–correspondent 27.
 
 from pathlib import Path
 from typing import Any, Final, get_args
+from zlib import crc32
 
 import pandas as pd
 import pytest
 
+from mat.address import parse_address
 from mat_files.attachment import NumberedNames
 from mat_files.errors import ScenarioError
 from mat_files.library import find_scenario
@@ -617,3 +619,36 @@ def test_replicas_are_of_mat_only(tmp_path: Path) -> None:
     what = 'is 2; must be 1, as scenario.system is "none", whose servers have none'
     line = text[: text.index("replicas")].count("\n") + 2
     assert refused(tmp_path, "none", text) == f"s.toml:{line}: ims.0.replicas: {what}"
+
+
+# --- several workers ------------------------------------------------------------------------------
+
+
+def together(nodes: int) -> str:
+    """All go from A to B at once."""
+    rows = [f"0 m{n} attach A" for n in range(nodes)]
+    rows += [f"10 m{n} {act}" for n in range(nodes) for act in ("detach A", "attach B")]
+    return ", ".join(rows)
+
+
+def test_messages_of_a_node_do_not_overtake_one_another_in_a_home_agent(tmp_path: Path) -> None:
+    """What is tunnelled before the Binding Update is known would be dropped, and come 1 s later."""
+    options = ("ims.0.workers=4", "ims.0.service={uniform = [0.0001, 0.01]}", "traffic.up=5")
+    finished = run(tmp_path, "mobile-ipv6", together(30), *options, "traffic.down=5")
+    rows = handovers(finished)
+    assert [row["outcome"] for row in rows] == ["completed"] * 30
+    assert max(row["notify"] for row in rows) < 1
+
+
+def test_each_worker_of_an_agent_has_its_own_queue_by_source_and_destination(
+    tmp_path: Path,
+) -> None:
+    nodes, workers, service = 12, 3, 10 * MS
+    options = (f"ims.0.workers={workers}", f"ims.0.service={service}", 'traffic.pairs="none"')
+    finished = run(tmp_path, "mobile-ipv4", together(nodes), *options)
+    agent, ahead = parse_address("198.18.0.1"), [0] * workers
+    for row in handovers(finished):
+        worker = crc32(parse_address(row["to_moa"]) + agent) % workers
+        ahead[worker] += 1
+        assert row["register"] == pytest.approx(60 * MS + ahead[worker] * service, abs=1e-9)
+    assert min(ahead) > 0

@@ -1,13 +1,16 @@
 """An agent of one of the systems that MAT is compared with: its machine behind a queue.
 
 A home agent, a mapping agent, a dynamic DNS. Packets that a home agent is to send on pass through
-the same queue and workers as its messages do, but take a time of their own.
+the same queue and workers as its messages do, but take a time of their own. What has the same
+source and destination goes to the same worker, and so keeps its order: a node's registration is not
+overtaken by what the node sends through the tunnel behind it.
 """
 
 from collections.abc import Sequence
 from math import nextafter
 from random import Random
 from typing import final
+from zlib import crc32
 
 from mat_files.scenario import Ims
 from mat_sim.baselines import Datagram, Effect, Server, Transmit
@@ -85,7 +88,9 @@ class Agent(Party):
         self._carriage = carriage
         self._random = random
         self._record = Record(self.clock, self.name, model.workers, interval)
-        self._workers = Workers(self.clock, model.workers, model.queue, self._record)
+        self._workers = Workers(
+            self.clock, model.workers, model.queue, self._record, keep_order=True
+        )
         capacity = network.capacity("ims", model.name, model.rate, model.link_queue)
         site = Site(model.delay, model.loss, capacity=capacity)
         network.connect(Link(self, site), machine.address)
@@ -102,7 +107,9 @@ class Agent(Party):
     def arrived(self, datagram: Travelling) -> None:
         """A datagram has come: for the agent, or for a host that it stands in for."""
         assert isinstance(datagram, Carried)
-        self._workers.offer(_Arrival(self, self._workers, datagram.payload))
+        payload = datagram.payload
+        way = crc32(payload.source + payload.destination)
+        self._workers.offer(_Arrival(self, self._workers, payload), way)
 
     def time_for(self, payload: Datagram) -> float:
         """How long a worker takes for a datagram, s."""
