@@ -621,6 +621,18 @@ def test_replicas_are_of_mat_only(tmp_path: Path) -> None:
     assert refused(tmp_path, "none", text) == f"s.toml:{line}: ims.0.replicas: {what}"
 
 
+@pytest.mark.parametrize("system", ["mobile-ipv4", "mobile-ipv6", "lin6"])
+def test_what_hosts_take_for_an_answer_is_added_to_messages_and_not_to_data(
+    tmp_path: Path, system: MobilitySystem
+) -> None:
+    one = run(tmp_path, system, HARD)
+    other = run(tmp_path, system, HARD, "nodes.processing=0.003")
+    (quick,), (slow,) = handovers(one), handovers(other)
+    assert slow["register"] == pytest.approx(quick["register"] + 3 * MS, abs=1e-9)
+    if system == "mobile-ipv4":
+        assert way(one, "CN", "MN") == pytest.approx(way(other, "CN", "MN"), abs=0.01)
+
+
 # --- several workers ------------------------------------------------------------------------------
 
 

@@ -190,6 +190,43 @@ def test_service_times_add_up(tmp_path: Path) -> None:
     assert row["notify"] == pytest.approx(notify, abs=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["packets", "changes"])
+def test_what_hosts_take_for_an_answer_adds_up(tmp_path: Path, kind: str) -> None:
+    taken = 0.004
+    options = (f"nodes.processing={taken}", f'traffic.events="{kind}"')
+    (row,) = handovers(run(tmp_path, HARD, *options))
+    notify = taken + 2 * (B + IMS_CN) + 2 * (IMS_CN + IMS_MN)
+    assert row["register"] == pytest.approx(taken + 2 * (B + IMS_MN), abs=1e-9)
+    assert row["notify"] == pytest.approx(notify, abs=1e-9)
+    # The node tells the correspondent, that asks, and that confirms; packets themselves wait not.
+    assert row["first_packet"] == pytest.approx(3 * taken + LEARN + 2 * (B + CN) - notify, abs=1e-9)
+
+
+def test_a_host_says_things_in_the_order_that_it_has_to(tmp_path: Path) -> None:
+    """Though each takes another time: of all that it hears at a time, the same."""
+    options = ("nodes.processing={uniform = [0.001, 0.3]}", "traffic.up=50")
+    given = scenario(tmp_path, f"{HARD}, 12 m1 detach B, 12 m1 attach C", *options)
+    lines = [line for line in simulate(given, record=True).recording if line.kind == "signal"]
+    times = [line.sent for line in lines if line.from_ == "m1"]
+    assert times == sorted(times)
+    assert len(set(times)) > 5
+    update, *notices = [line for line in lines if line.from_ == "m1" and 10 < line.sent < 12][:3]
+    assert 0.001 <= update.sent - 10 - SETUP <= 0.3
+    assert [notice.to for notice in notices] == ["IMS_CN", "CN1"]
+    assert notices[0].sent == notices[1].sent > update.sent
+
+
+def test_a_question_to_the_dns_takes_a_host_its_time_too(tmp_path: Path) -> None:
+    def answered(taken: float) -> list[float]:
+        given = scenario(tmp_path, "0 m1 attach A", f"nodes.processing={taken}")
+        asked = [line for line in simulate(given, record=True).recording if line.kind == "dns"]
+        return [line.received - line.sent for line in asked if line.received and line.from_ == "m1"]
+
+    quick, slow = answered(0), answered(0.03)
+    assert quick
+    assert slow == pytest.approx([time + 0.03 for time in quick], abs=1e-9)
+
+
 def test_the_store_delays_the_reply_but_holds_no_worker(tmp_path: Path) -> None:
     finished = run(tmp_path, HARD, "ims.0.store=0.02")
     (row,) = handovers(finished)

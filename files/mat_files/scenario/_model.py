@@ -337,6 +337,8 @@ class Nodes(Table):
     """Home addresses. Default: 10.0.0.0/11 or 2001:db8::/48."""
     start_attached: bool = True
     """First attachment of a node: already there and registered, or like any other."""
+    processing: Time = Constant(0.0)
+    """Time from what a host hears to what it says to that; of mobile nodes and correspondents."""
 
 
 class Correspondents(Table):

@@ -73,7 +73,7 @@ class Journey:
 class Carried(Counted):
     """A datagram on one leg of its way."""
 
-    __slots__ = ("payload",)
+    __slots__ = ("_lag", "payload")
 
     def __init__(
         self,
@@ -82,11 +82,17 @@ class Carried(Counted):
         target: Address,
         payload: Datagram,
         *,
+        lag: float,
         count: Count,
         lines: list[Line] | None,
     ) -> None:
         super().__init__(network, leaves_from, target, count=count, lines=lines)
         self.payload = payload
+        self._lag = lag
+
+    def travel(self, delay: float) -> None:
+        """It leaves when its sender has written it."""
+        self.network.clock.after(self._lag + delay, self)
 
     def wire_size(self) -> int:
         """Its length, with the headers of its tunnels, bytes."""
@@ -127,10 +133,10 @@ class Carriage:
             here, there = network.link_of(origin), network.link_of(target)
             content.handle.leg(origin, here, there, payload.size - content.size)
         count = self.tally.count_datagram(payload, sender, receiver, repeat=effect.repeat)
-        lines = None
+        lag, lines = 0.0 if payload.is_data else sender.lag(), None
         if self.tally.watching:
-            lines = self.tally.note_datagram(network.clock.now, payload, sender, receiver)
-        Carried(network, origin, target, payload, count=count, lines=lines).depart()
+            lines = self.tally.note_datagram(network.clock.now + lag, payload, sender, receiver)
+        Carried(network, origin, target, payload, lag=lag, count=count, lines=lines).depart()
 
     def _target(self, destination: Address) -> Address:
         system = self.system
@@ -145,7 +151,7 @@ class Carriage:
         out, back = (self._way_to_dns(site) for _ in range(2))
         service = self._dns.service.sample(self._random)
         question = _Question(asker, home_address, self.system, back=back, lines=lines)
-        clock.after(out + service, question)
+        clock.after(asker.lag() + out + service, question)
 
     def _way_to_dns(self, site: Site | None) -> float:
         there = site.delay(self._random) if site is not None else 0.0

@@ -37,6 +37,10 @@ class Party(Sleeper):
         self.cached: dict[Address, float] | None = None
         """Home addresses whose servers the DNS has told, and until when that may be kept, s."""
 
+    def lag(self) -> float:
+        """How long from now until what it says now leaves, s."""
+        return 0.0
+
     def receive(self, message: Message, source: Endpoint) -> None:
         """A message has arrived."""
         raise NotImplementedError

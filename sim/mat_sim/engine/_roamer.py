@@ -81,12 +81,25 @@ class _Step(Happening):
         self.host.step(self)
 
 
+@final
+class Processing:
+    """What all hosts take for their answers."""
+
+    __slots__ = ("random", "time")
+
+    def __init__(self, time: Distribution, random: Random) -> None:
+        self.time = time
+        self.random = random
+
+
 class Roamer(Tenant):
     """A mobile node or a correspondent, whatever protocol it follows."""
 
     __slots__ = (
         "_current",
+        "_heard",
         "_interfaces",
+        "_leaves",
         "_links",
         "_moves",
         "_network",
@@ -99,6 +112,7 @@ class Roamer(Tenant):
         "leaves",
         "number",
         "partners",
+        "processing",
         "touched",
     )
 
@@ -126,6 +140,12 @@ class Roamer(Tenant):
         """When its last link goes for good, s."""
         self.touched = 0.0
         """When its protocol had its last input, s."""
+        self.processing: Processing | None = None
+        """None where hosts take no time."""
+        self._heard = -1.0
+        """When it was last to say something, s."""
+        self._leaves = 0.0
+        """When what it said then leaves, s."""
         self._network = network
         self._tally = tally
         self._links: list[Link] = []
@@ -151,6 +171,20 @@ class Roamer(Tenant):
     def emit(self, flow: Flow) -> None:
         """Send the next packet of a flow."""
         raise NotImplementedError
+
+    def lag(self) -> float:
+        """How long from now until what it says now leaves, s.
+
+        One draw for all that it says at a time, and nothing leaves before what it said earlier.
+        """
+        if self.processing is None:
+            return 0.0
+        now = self.clock.now
+        if self._heard != now:
+            self._heard = now
+            taken = self.processing.time.sample(self.processing.random)
+            self._leaves = max(self._leaves, now + taken)
+        return self._leaves - now
 
     # ---- links ---------------------------------------------------------------------------------
 

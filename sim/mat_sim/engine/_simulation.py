@@ -14,6 +14,7 @@ from mat.authentication import Key
 from mat.messages import MAT_PORT, Endpoint
 from mat.parameters import Parameters
 from mat.server import MappingServer
+from mat_files.distributions import Distribution
 from mat_files.errors import Problem, ScenarioError, trace_error
 from mat_files.frames import frame_of_rows
 from mat_files.mobility import Mobility, mobility, movement_digest
@@ -36,7 +37,7 @@ from mat_sim.engine._host import Host, Machines, key_of_host
 from mat_sim.engine._network import Network, Site
 from mat_sim.engine._pairs import Pair, pairs_of
 from mat_sim.engine._pool import Homes, Pool, address_in
-from mat_sim.engine._roamer import Access, Roamer
+from mat_sim.engine._roamer import Access, Processing, Roamer
 from mat_sim.engine._station import Station
 from mat_sim.engine._tally import Tally
 from mat_sim.engine._timetable import Timetable, presence
@@ -159,6 +160,7 @@ class _World:
         )
         self._hosts: list[Roamer] = []
         """By number."""
+        self._processing = self._takes_time(scenario.nodes.processing)
         self._handovers = Handovers()
         self._stations: list[Station] = []
         self._baseline: Baseline | None = None
@@ -255,6 +257,9 @@ class _World:
             return None
         return DhcpServer(model, pool, self.clock, self._tally, random=random, clients=clients)
 
+    def _takes_time(self, time: Distribution) -> Processing | None:
+        return Processing(time, self._stream("processing")) if time.mean else None
+
     def _build_host(self, name: str, role: str, home: Address) -> Roamer:
         number, handovers = len(self._hosts), self._handovers
         if self._baseline is not None:
@@ -264,6 +269,7 @@ class _World:
             host = Host(
                 number, name, role, home, machines=machines, wiring=wiring, handovers=handovers
             )
+        host.processing = self._processing
         self._hosts.append(host)
         return host
 

@@ -28,7 +28,7 @@ from mat_sim.engine._zones import Zones
 class Letter(Counted):
     """A message on its way."""
 
-    __slots__ = ("_message",)
+    __slots__ = ("_lag", "_message")
 
     def __init__(
         self,
@@ -37,11 +37,17 @@ class Letter(Counted):
         destination: Address,
         message: Message,
         *,
+        lag: float,
         count: Count,
         lines: list[Line] | None,
     ) -> None:
         super().__init__(network, source, destination, count=count, lines=lines)
         self._message = message
+        self._lag = lag
+
+    def travel(self, delay: float) -> None:
+        """It leaves when its sender has written it."""
+        self.network.clock.after(self._lag + delay, self)
 
     def wire_size(self) -> int:
         """Its length with IP and UDP header, bytes."""
@@ -81,10 +87,10 @@ class Wiring:
         there, message, network = effect.destination.address, effect.message, self.network
         receiver = network.last_holder(there)
         count = self.tally.count_message(message, sender, receiver, repeat=repeat)
-        lines = None
+        lag, lines = sender.lag(), None
         if self.tally.watching:
-            lines = self.tally.note_message(network.clock.now, message, sender, receiver)
-        Letter(network, source, there, message, count=count, lines=lines).depart()
+            lines = self.tally.note_message(network.clock.now + lag, message, sender, receiver)
+        Letter(network, source, there, message, lag=lag, count=count, lines=lines).depart()
 
     def look_up(self, asker: Party, home_address: Address, site: Site | None) -> None:
         """Ask the DNS from a site; a cached answer takes no time."""
@@ -98,10 +104,11 @@ class Wiring:
             lines = self.tally.look_up(clock.now, asker, home_address, answers=RESOLVER)
             back = self._dns.resolver.sample(self._random)
             told = _Told(asker, home_address, result, lines=lines)
-            clock.after(self._dns.resolver.sample(self._random), _Asked(self, site, told, back))
+            out = asker.lag() + self._dns.resolver.sample(self._random)
+            clock.after(out, _Asked(self, site, told, back))
             return
         lines = self.tally.look_up(clock.now, asker, home_address)
-        taken = self._taken(site)
+        taken = asker.lag() + self._taken(site)
         keep = clock.now + taken + self._dns.ttl
         clock.after(taken, _Told(asker, home_address, result, keep=keep, lines=lines))
 
