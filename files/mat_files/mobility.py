@@ -7,8 +7,11 @@ and run, equal movement, whatever else the scenario says of servers and traffic.
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Final, TypedDict, assert_never, final
 
 import numpy as np
@@ -44,6 +47,28 @@ class Mobility:
     nodes: Sequence[str]
     end: float
 
+    def presence(self) -> tuple[list[float], list[float]]:
+        """For each node, its first attachment and the time from which it is gone for good, s.
+
+        A node that is never anywhere is there from `end` on; one that stays is gone at `end`.
+        """
+        events, count = self.events, len(self.nodes)
+        first = np.full(count, self.end)
+        attaches = events.attach
+        # Of several assignments to one place the last one stays: the first event is put in last.
+        first[events.node[attaches][::-1]] = events.time[attaches][::-1]
+        last = np.zeros(count)
+        last[events.node] = events.time
+        pairs = events.node.astype(np.int64) * len(events.networks) + events.network
+        _, ends = np.unique(pairs[::-1], return_index=True)
+        held = np.zeros(count, np.bool_)
+        finally_attached = attaches[::-1][ends]
+        held[events.node[::-1][ends][finally_attached]] = True
+        ever = np.zeros(count, np.bool_)
+        ever[events.node] = True
+        gone = np.where(held | ~ever, self.end, last)
+        return first.tolist(), gone.tolist()
+
 
 def mobility(scenario: Scenario, run: int = 0) -> Mobility:
     """Read, generate or compute the attachment events of a scenario.
@@ -53,10 +78,8 @@ def mobility(scenario: Scenario, run: int = 0) -> Mobility:
     the other. Raises `ScenarioError`.
     """
     movement = scenario.movement
-    if movement.events:
-        found = _from_events(scenario, movement.events)
-    elif movement.trace:
-        found = _from_trace(scenario, movement.trace)
+    if movement.events or movement.trace:
+        found = _from_file(_File.of(scenario))
     elif model := movement.random_waypoint or movement.train or movement.crowd:
         found = _generated(scenario, model, array_stream(scenario.scenario.seed, run, _STREAM))
     else:
@@ -113,6 +136,43 @@ def movement_digest(scenario: Scenario) -> str:
             what = f"cannot be read ({error.strerror or error}); name a readable file"
             raise ScenarioError([Problem(str(path), "", what)]) from error
     return digest.hexdigest()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A movement that is read, and all that it depends on: equal ones are the same movement."""
+
+    scenario: Scenario = field(compare=False)
+    parts: tuple[object, ...]
+    stamps: tuple[tuple[Path, int, int], ...]
+    """Names of files, lengths, and when each was changed last."""
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> "_File":
+        """What the scenario names, as it is now."""
+        about = scenario.scenario
+        parts = (scenario.movement, scenario.coverage, scenario.networks, scenario.nodes)
+        name = scenario.movement.events or scenario.movement.trace or ""
+        return cls(scenario, (*parts, about.duration), tuple(_stamps(scenario.file(name))))
+
+
+def _stamps(path: Path) -> Iterator[tuple[Path, int, int]]:
+    for file in trace_files(path):
+        # What is not there any more is for the reader to say.
+        with suppress(OSError):
+            status = file.stat()
+            yield file.absolute(), status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=1)
+def _from_file(file: _File) -> Mobility:
+    """The replications of a study have one movement, which a process reads once."""
+    scenario, movement = file.scenario, file.scenario.movement
+    if movement.events:
+        return _from_events(scenario, movement.events)
+    assert movement.trace
+    return _from_trace(scenario, movement.trace)
 
 
 def _from_events(scenario: Scenario, name: str) -> Mobility:

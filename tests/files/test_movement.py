@@ -113,6 +113,51 @@ def test_a_movement_that_is_read_is_the_same_in_every_run(tmp_path: Path) -> Non
     assert movement_digest(moving(tmp_path, "crowd]")) == ""
 
 
+READ = HEAD.replace("count = 60", "") + '[movement]\ntrace = "t.csv"\n'
+ROWS = "t,node,x,y\n0,m,0,0\n1,m,700,0\n2,m,1500,0\n"
+
+
+def test_a_movement_is_read_once_and_again_when_anything_it_depends_on_is_another(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "t.csv").write_text(ROWS)
+    found = mobility(load(tmp_path, READ))
+    assert mobility(load(tmp_path, READ), run=1) is found
+    assert mobility(load(tmp_path, READ, "dns.delay=0.02"), run=2) is found
+    for override in (
+        "coverage.hysteresis=400",
+        "network.1.range=10",
+        "nodes.interfaces=1",
+        "scenario.duration=50",
+    ):
+        found = mobility(load(tmp_path, READ))
+        assert mobility(load(tmp_path, READ, override)) is not found
+    before = mobility(load(tmp_path, READ))
+    (tmp_path / "t.csv").write_text(ROWS + "3,m,1501,0\n3,n,0,0\n")
+    assert list(before.nodes) == ["m"]
+    assert list(mobility(load(tmp_path, READ)).nodes) == ["m", "n"]
+
+
+def test_who_is_there_from_when_until_when(tmp_path: Path) -> None:
+    """One that goes and comes, one that leaves, one that is never in reach, one that stays."""
+    (tmp_path / "t.csv").write_text(
+        "t,node,x,y\n0,back,0,0\n0,gone,0,0\n0,far,0,9e5\n1,back,5e5,0\n1,far,1,9e5\n"
+        "1,gone,1,0\n2,back,0,0\n2,far,2,9e5\n2,gone,2,0\n3,back,0,0\n3,stays,0,0\n3,far,3,9e5\n"
+        "4,back,0,0\n4,stays,0,0\n4,far,4,9e5\n"
+    )
+    moves = mobility(load(tmp_path, READ, "movement.gaps='absent'"))
+    presence = dict(zip(moves.nodes, zip(*moves.presence(), strict=True), strict=True))
+    ends = {event.node: event for event in moves.events}
+    for node, (first, gone) in presence.items():
+        own = [event for event in moves.events if event.node == node]
+        assert first == next((event.time for event in own), moves.end)
+        stays = not own or ends[node].action == "attach"
+        assert gone == (moves.end if stays else own[-1].time)
+    assert presence["far"] == (moves.end, moves.end)
+    assert presence["gone"][0] == 0
+    assert presence["gone"][1] < moves.end
+
+
 def test_the_digest_of_a_folder_is_that_of_its_tracks(tmp_path: Path) -> None:
     folder = tmp_path / "walk"
     folder.mkdir()

@@ -61,7 +61,7 @@ from mat_real.lab.layout import (
 from mat_real.lab.measure import Measured, check
 from mat_real.lab.moves import Move
 from mat_real.lab.plan import IpAddress, Node, Pair, Plan
-from mat_real.lab.play import Played, first_arrivals, play
+from mat_real.lab.play import Played, play
 from mat_real.lab.programs import START_TIME, Program, require, stop_all
 from mat_real.lab.recording import FILE, WANTED, Recording
 from mat_real.lab.services import (
@@ -524,7 +524,10 @@ class Lab:
         They begin at once. With `held`, the scenario's movement, they begin as the scenario says
         when it is played.
         """
-        arrivals = None if held is None else first_arrivals(held)
+        arrivals = None
+        if held is not None:
+            first, _ = held.presence()
+            arrivals = dict(zip(held.nodes, first, strict=True))
         streams = list(traffic(self, scenario, arrivals, home=home))
         if held is not None:
             self.held += streams

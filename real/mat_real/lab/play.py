@@ -78,15 +78,6 @@ def steps(scenario: Scenario, events: Iterable[AttachmentEvent]) -> list[Step]:
     return sorted(_Steps(scenario).of(events), key=lambda step: step.time)
 
 
-def first_arrivals(moves: Mobility) -> dict[str, float]:
-    """When each node attaches first, s from the begin of the scenario."""
-    arrivals: dict[str, float] = {}
-    for event in moves.events:
-        if event.action == "attach":
-            arrivals.setdefault(event.node, event.time)
-    return arrivals
-
-
 @final
 class _Steps:
     """Turns events into steps, remembering which node attaches where."""

@@ -40,7 +40,7 @@ from mat_sim.engine._pool import Homes, Pool, address_in
 from mat_sim.engine._roamer import Access, Processing, Roamer
 from mat_sim.engine._station import Station
 from mat_sim.engine._tally import Tally
-from mat_sim.engine._timetable import Timetable, presence
+from mat_sim.engine._timetable import Timetable
 from mat_sim.engine._traffic import Flows
 from mat_sim.engine._wiring import Wiring
 from mat_sim.engine._zones import Zones
@@ -322,7 +322,7 @@ class _World:
         pairs = pairs_of(traffic, self._mobile, self._fixed, self._stream("pairs"))
         if traffic.established:
             self._acquaint(pairs)
-        first, gone = presence(self._moves.events, len(self._mobile), self._moves.end)
+        first, gone = self._moves.presence()
         for host, leaves in zip(self._mobile, gone, strict=True):
             host.leaves = leaves
         if not traffic.up and not traffic.down:
