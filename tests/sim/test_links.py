@@ -324,6 +324,21 @@ def test_a_handovers_message_waits_behind_data(tmp_path: Path) -> None:
     assert max(waited) > 0.001
 
 
+def test_a_message_comes_to_the_queue_when_its_host_has_written_it(tmp_path: Path) -> None:
+    """Data that left meanwhile is before it: at a packet every 4 ms, half a packet on average."""
+    taken, rated = 0.006, ("network.1.rate=2e6", "traffic.up=250", "traffic.size=1000")
+
+    def register(*more: str) -> float:
+        (row,) = handovers(run(tmp_path, HARD, *rated, *more))
+        return float(row["register"])
+
+    # The packets have had their turn on the link, 4 ms each, and the next one is not there yet.
+    assert register(f"nodes.processing={taken}") == pytest.approx(register() + taken, abs=0.0041)
+    alone = ("traffic.up=0",)
+    lag = register(*alone, f"nodes.processing={taken}") - register(*alone)
+    assert lag == pytest.approx(taken, abs=1e-9)
+
+
 def test_a_crowds_updates_find_the_queue_of_their_server_full(tmp_path: Path) -> None:
     """Eight at once: one is sent and two wait, so five are dropped, and sent again."""
     limit = ("ims.0.rate=50e3", "ims.0.link_queue=2", "traffic.pairs='none'")

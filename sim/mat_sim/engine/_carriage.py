@@ -73,7 +73,7 @@ class Journey:
 class Carried(Counted):
     """A datagram on one leg of its way."""
 
-    __slots__ = ("_lag", "payload")
+    __slots__ = ("payload",)
 
     def __init__(
         self,
@@ -82,17 +82,11 @@ class Carried(Counted):
         target: Address,
         payload: Datagram,
         *,
-        lag: float,
         count: Count,
         lines: list[Line] | None,
     ) -> None:
         super().__init__(network, leaves_from, target, count=count, lines=lines)
         self.payload = payload
-        self._lag = lag
-
-    def travel(self, delay: float) -> None:
-        """It leaves when its sender has written it."""
-        self.network.clock.after(self._lag + delay, self)
 
     def wire_size(self) -> int:
         """Its length, with the headers of its tunnels, bytes."""
@@ -136,7 +130,7 @@ class Carriage:
         lag, lines = 0.0 if payload.is_data else sender.lag(), None
         if self.tally.watching:
             lines = self.tally.note_datagram(network.clock.now + lag, payload, sender, receiver)
-        Carried(network, origin, target, payload, lag=lag, count=count, lines=lines).depart()
+        Carried(network, origin, target, payload, count=count, lines=lines).depart(lag)
 
     def _target(self, destination: Address) -> Address:
         system = self.system

@@ -248,14 +248,20 @@ class Datagram(Happening):
         self.origin: Link | None = None
         """The link that it left by."""
 
-    def depart(self) -> None:
-        """Leave the source, and arrive later, or be lost."""
+    def depart(self, lag: float = 0.0) -> None:
+        """Leave the source, so many seconds from now, and arrive later, or be lost.
+
+        Only to a queue on the way does it matter that this is not yet: it takes an event then.
+        """
         network = self.network
         here = network.link_of(self.source)
         there = network.link_of(self.destination)
         self.origin = here
         if here is not None and network.capacities and network.has_rate(here, self.destination):
-            self._go_up(here.site)
+            if lag > 0:
+                network.clock.after(lag, _Departure(self))
+            else:
+                self._go_up(here.site)
             return
         if here is None or _is_lost(here, there, network.random):
             self.lose()
@@ -263,7 +269,7 @@ class Datagram(Happening):
         delay = here.site.delay(network.random)
         if there is not None:
             delay += there.site.delay(network.random)
-        self.travel(network.clock.now + delay)
+        self.travel(network.clock.now + lag + delay)
 
     def _go_up(self, here: Site) -> None:
         """From a site to the core, where a link of the way has a rate."""
@@ -322,6 +328,20 @@ class Datagram(Happening):
     def lose(self) -> None:
         """It never arrives."""
         raise NotImplementedError
+
+
+@final
+class _Departure(Happening):
+    """A datagram that a host has written by now."""
+
+    __slots__ = ("_datagram",)
+
+    def __init__(self, datagram: Datagram) -> None:
+        self._datagram = datagram
+
+    def happen(self) -> None:
+        """It leaves."""
+        self._datagram.depart()
 
 
 @final

@@ -28,7 +28,7 @@ from mat_sim.engine._zones import Zones
 class Letter(Counted):
     """A message on its way."""
 
-    __slots__ = ("_lag", "_message")
+    __slots__ = ("_message",)
 
     def __init__(
         self,
@@ -37,17 +37,11 @@ class Letter(Counted):
         destination: Address,
         message: Message,
         *,
-        lag: float,
         count: Count,
         lines: list[Line] | None,
     ) -> None:
         super().__init__(network, source, destination, count=count, lines=lines)
         self._message = message
-        self._lag = lag
-
-    def travel(self, delay: float) -> None:
-        """It leaves when its sender has written it."""
-        self.network.clock.after(self._lag + delay, self)
 
     def wire_size(self) -> int:
         """Its length with IP and UDP header, bytes."""
@@ -90,7 +84,7 @@ class Wiring:
         lag, lines = sender.lag(), None
         if self.tally.watching:
             lines = self.tally.note_message(network.clock.now + lag, message, sender, receiver)
-        Letter(network, source, there, message, lag=lag, count=count, lines=lines).depart()
+        Letter(network, source, there, message, count=count, lines=lines).depart(lag)
 
     def look_up(self, asker: Party, home_address: Address, site: Site | None) -> None:
         """Ask the DNS from a site; a cached answer takes no time."""
