@@ -455,7 +455,7 @@ class MobileNode:
         if peer.state is PeerState.NOTIFYING:
             self._step(peer, PeerInput.NOTIFIED, out)
         if peer.unanswered_version == peer.introduced_version:
-            self._take_as_confirmed(now, peer, exchange, EventKind.PEER_UNCONFIRMED, out)
+            self._go_on_unconfirmed(now, peer, exchange, out)
         known = peer.mapping.version if peer.mapping else 0
         mapping = self._mapping(now, peer, answer)
         news = mapping.mobile_addresses and answer.version >= known
@@ -467,21 +467,32 @@ class MobileNode:
     def _confirmed(
         self, now: float, peer: Peer, exchange: Exchange, answer: HaNotifyAck, out: _Effects
     ) -> None:
-        """Step 4'. The peer has the own mapping.
-
-        Unless it says so, what it has sent to this address till now may have been meant for who
-        had the address before, and some of that may still be on its way.
-        """
+        """Step 4'. The peer has the own mapping; does it say that it knew of nobody else there?"""
         if answer.code != Code.SUCCEEDED:
             out.append(Event(EventKind.REFUSED, peer.home_address))
             return
         self._exchanges.finish(exchange)
         peer.confirmation = None
         if answer.version < _notify_of(exchange).version:
-            self._drop_in(peer, Reason.MISDIRECTED, out)
-            peer.doubtful_until = now + self._exchanges.parameters.reuse_grace
-            self._exchanges.schedule(peer, peer.doubtful_until)
+            self._doubt(now, peer, out)
         self._take_as_confirmed(now, peer, exchange, EventKind.PEER_CONFIRMED, out)
+
+    def _go_on_unconfirmed(self, now: float, peer: Peer, exchange: Exchange, out: _Effects) -> None:
+        """The peer answers no notice, but its IMS vouches for this node, as in the paper.
+
+        Whom the peer has meant till now, nobody has said.
+        """
+        self._doubt(now, peer, out)
+        self._take_as_confirmed(now, peer, exchange, EventKind.PEER_UNCONFIRMED, out)
+
+    def _doubt(self, now: float, peer: Peer, out: _Effects) -> None:
+        """What a peer has sent here till now may have been meant for who had the address before.
+
+        So that goes, and what comes within a moment: it may have been on its way already.
+        """
+        self._drop_in(peer, Reason.MISDIRECTED, out)
+        peer.doubtful_until = now + self._exchanges.parameters.reuse_grace
+        self._exchanges.schedule(peer, peer.doubtful_until)
 
     def _take_as_confirmed(
         self, now: float, peer: Peer, exchange: Exchange, kind: EventKind, out: _Effects
@@ -1276,7 +1287,7 @@ class MobileNode:
     def _never_confirmed(self, now: float, peer: Peer, exchange: Exchange, out: _Effects) -> None:
         """The peer does not answer notices. Its IMS's word (4) will do, as in the paper."""
         if peer.introduced_version == _notify_of(exchange).version:
-            self._take_as_confirmed(now, peer, exchange, EventKind.PEER_UNCONFIRMED, out)
+            self._go_on_unconfirmed(now, peer, exchange, out)
         elif self._in_use(now, peer):
             peer.unanswered_version = _notify_of(exchange).version
             if peer.introduction is None:

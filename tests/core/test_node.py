@@ -217,6 +217,51 @@ def test_what_remains_a_host_without_mat_passes_until_the_mapping_is_renewed_or_
     assert format_address(world.deliveries[-1].source) == "198.51.100.1"
 
 
+def unanswered() -> World:
+    """B has A's address, and CN, which knows A there, answers none of B's notices."""
+    world = three()
+    world.attach("A")
+    world.attach("B", "198.51.100.1")
+    world.lose = lambda _source, target, what: (target, what) == ("CN", "HA Notify")
+    world.deliveries.clear()
+    return world
+
+
+def test_what_came_before_a_peer_was_given_up_on_is_not_delivered() -> None:
+    world = unanswered()
+    world.send("B", "CN")
+    world.send("CN", "A")
+    world.run(30.0)
+    assert world.events[EventKind.PEER_UNCONFIRMED] == 1
+    assert [d.at for d in world.deliveries] == ["CN"]
+    assert [reason for packet, reason in world.dropped if packet.sender == "CN"] == ["MISDIRECTED"]
+
+
+def test_stragglers_are_not_delivered_either_where_a_peer_was_given_up_on() -> None:
+    world = unanswered()
+    world.send("B", "CN")
+    while not world.events[EventKind.PEER_UNCONFIRMED]:
+        world.run(0.1)
+    world.send("CN", "A")
+    world.run(DEFAULTS.reuse_grace)
+    assert all(delivery.at == "CN" for delivery in world.deliveries)
+    packet = world.send("CN", "B")
+    world.run(1.0)
+    assert world.deliveries[-1].packet is packet
+
+
+def test_what_remains_where_no_notice_is_answered_ends_with_the_former_mapping() -> None:
+    """docs/protocol.md, section 9.3: nothing that the new holder hears could tell."""
+    world = unanswered()
+    world.send("B", "CN")
+    world.run(30.0)
+    assert world.deliveries[-1].source == world.hosts["A"].machine.home_address
+    world.run(DEFAULTS.registration_lifetime)
+    world.send("B", "CN")
+    world.run(1.0)
+    assert world.deliveries[-1].source == world.hosts["B"].machine.home_address
+
+
 def test_registered_lifetime_ends_before_the_lease() -> None:
     world = separate()
     world.attach("MN", "198.51.100.77", until=[world.now + 20.0])

@@ -119,6 +119,8 @@ class World:
         self.holder: dict[Address, str] = {}
         self.log: list[tuple[float, str, str, str]] = []
         self.events: Counter[EventKind] = Counter()
+        self.unconfirmed: dict[tuple[str, Address], float] = {}
+        """When a host last went on without the confirmation of a peer."""
         self.deliveries: list[Delivery] = []
         self.dropped: list[tuple[Packet, str]] = []
         self.lose: Callable[[str, str, str], bool] = lambda _source, _target, _what: False
@@ -283,6 +285,8 @@ class World:
                 self.dropped.append((effect.handle.packet, effect.reason.name))
             case Event():
                 self.events[effect.kind] += 1
+                if effect.kind is EventKind.PEER_UNCONFIRMED and effect.about is not None:
+                    self.unconfirmed[name, effect.about] = self.now
             case StoreWrite() | ReadByHome() | ReadByMobile():
                 self._store(name, effect)
             case Learned():
