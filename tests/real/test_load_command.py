@@ -147,6 +147,35 @@ def test_a_scenario_is_played_with_its_nodes_and_networks(
     assert read.provenance.scenario.startswith("# 134 vehicles")
 
 
+def test_a_scenario_of_another_system_is_refused(keys: Path, tmp_path: Path) -> None:
+    path = scenario_file(tmp_path, system="mobile-ipv4")
+    result = run("scenario", path, "--server", "127.0.0.1:9", "--keys", keys)
+    assert result.exit_code == 1
+    what = 'scenario.system: is "mobile-ipv4"; must be "mat", whose messages a load test sends'
+    assert result.stderr == f"Error: {path}: {what}\n"
+
+
+def test_a_scenario_is_played_up_to_its_duration(ims: TinyIms, keys: Path, tmp_path: Path) -> None:
+    path = scenario_file(tmp_path, system="mat")
+    options = ("--server", address(ims), "--keys", keys, "--speed", 100, "--out", tmp_path / "out")
+    assert run("scenario", path, *options).exit_code == 0
+    assert list(Results.read(tmp_path / "out").handovers["to_network"]) == ["B"]
+
+
+def scenario_file(folder: Path, *, system: str) -> Path:
+    """One node that changes network twice, the second time when the scenario is over."""
+    (folder / "moves.csv").write_text(
+        "t,node,action,network\n0,a,attach,A\n1,a,detach,A\n1,a,attach,B\n"
+        "9,a,detach,B\n9,a,attach,A\n"
+    )
+    path = folder / "scenario.toml"
+    path.write_text(
+        f'format = 1\n[scenario]\nname = "moves"\nduration = 5\nsystem = "{system}"\n'
+        "[movement]\nevents = 'moves.csv'\n[[network]]\nname = 'A'\n[[network]]\nname = 'B'\n"
+    )
+    return path
+
+
 def test_nodes_need_not_be_registered_again(ims: TinyIms, keys: Path) -> None:
     options = ("--server", address(ims), "--keys", keys, "--window", 0.1, "--messages", "query")
     assert run("simultaneous", *options).exit_code == 0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator as Generator_
     from rich.console import Console
 
+    from mat_files.scenario import Scenario
     from mat_real.load.calibration import Calibration
     from mat_real.load.generator import Timing
     from mat_real.load.ledger import Ledger
@@ -287,6 +288,16 @@ def _target(text: str) -> "Target":
         raise click.BadParameter(str(error), param_hint="--server") from error
 
 
+def _check_system(scenario: "Scenario") -> None:
+    """Only MAT's messages can be sent; whose servers would answer others?"""
+    from mat_files.errors import Problem, ScenarioError, shown
+
+    system = scenario.scenario.system
+    if system != "mat":
+        what = f'is {shown(system)}; must be "mat", whose messages a load test sends'
+        raise ScenarioError([Problem(str(scenario.source.path), "scenario.system", what)])
+
+
 @final
 class _Session:
     """One call of the command, step by step."""
@@ -360,9 +371,12 @@ class _Session:
 
         options = self._options
         scenario = load_scenario(find_scenario(name))
+        _check_system(scenario)
         movement = mobility(scenario)
         speed = options.speed or 1.0
-        nodes, starts, networks = from_scenario(movement.events, movement.nodes, speed)
+        nodes, starts, networks = from_scenario(
+            movement.events, movement.nodes, speed, movement.end
+        )
         self._scenario_text = scenario.source.text
         names = _PLURALS[options.messages]
         what = f"{names} of {scenario.scenario.name}'s {len(movement.nodes)} nodes"

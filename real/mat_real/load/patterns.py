@@ -1,5 +1,7 @@
 """When who begins: everything is fixed before the run, so that no server can slow it down."""
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
@@ -145,17 +147,18 @@ def _in_turn(nodes: int, number: int, random: np.random.Generator) -> Nodes:
 
 
 def from_scenario(
-    events: Sequence[AttachmentEvent], names: Sequence[str], speed: float
+    events: Sequence[AttachmentEvent], names: Sequence[str], speed: float, end: float = math.inf
 ) -> tuple[Nodes, Times, Networks]:
     """The handovers of a scenario, `speed` times as fast: nodes, starts and networks.
 
-    Each attachment but a node's first is one. `names` are the scenario's nodes in order.
+    Each attachment but a node's first is one, up to `end` (s). `names` are the scenario's nodes in
+    order.
     """
     numbers = {name: number for number, name in enumerate(names)}
     links: dict[str, list[str]] = {name: [] for name in names}
     last: dict[str, str] = {}
     found: list[tuple[int, float, str, str, bool]] = []
-    for event in events:
+    for event in itertools.takewhile(lambda event: event.time <= end, events):
         held = links[event.node]
         if event.action == "detach":
             held.remove(event.network)
