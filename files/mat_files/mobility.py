@@ -26,7 +26,7 @@ from mat_files.movement import (
     train_events,
     train_trace,
 )
-from mat_files.scenario import Crowd, RandomWaypoint, Scenario, Train, check_population
+from mat_files.scenario import Crowd, RandomWaypoint, Scenario, Train, check_movement
 from mat_files.streams import array_stream
 from mat_files.traces import Trace, read_trace, trace_files
 from mat_files.traces._paths import LARGEST
@@ -84,7 +84,7 @@ def mobility(scenario: Scenario, run: int = 0) -> Mobility:
         found = _generated(scenario, model, array_stream(scenario.scenario.seed, run, _STREAM))
     else:
         found = _standing(scenario)
-    check_population(scenario, len(found.nodes))
+    check_movement(scenario, len(found.nodes), found.end)
     return found
 
 

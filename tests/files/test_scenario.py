@@ -12,7 +12,7 @@ from mat_files.distributions import Constant, Empirical, Exponential, Normal, Un
 from mat_files.errors import ScenarioError
 from mat_files.library import find_scenario, shipped_scenarios
 from mat_files.mobility import mobility
-from mat_files.scenario import Scenario, check_population, load_scenario
+from mat_files.scenario import Scenario, check_movement, load_scenario
 from tests.files.test_traces import SCENARIOS, write
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -254,6 +254,14 @@ TABLES = {
     ),
     "[traffic]\nkind = 'onoff'\non = 0": "traffic.on: is 0; must be greater than 0, or there is",
     "[traffic]\npopularity = 3": "traffic.popularity: is 3; must be 2 or less",
+    "[movement.random_waypoint]\nsize = [9, 9]\ngroup = 9999999": (
+        "movement.random_waypoint.group: is 9999999; must be 1000000 or less"
+    ),
+    "[movement.random_waypoint]\nsize = [9, 9]\norigin = [1e17, 0]": (
+        "movement.random_waypoint.origin: is [1e+17, 0.0]; must be [x, y], both from -1e+09 to"
+    ),
+    "[[network]]\nname = 'C'\nlease = 0.5": "network.2.lease: is 0.5; must be 1 or more",
+    "[[ims]]\nname = 'I'\nreplicas = 65": "ims.0.replicas: is 65; must be 64 or less",
     "[movement]\ngaps = 1": "movement.gaps: is 1; must be 'error' or 'absent'",
     "[movement]\ntrace = 'none.xml'": 'movement.trace: is "none.xml"; there is no such file',
     "[protocol]\nx = 'y'": 'protocol.x: is "y"; must be a number',
@@ -315,9 +323,27 @@ def test_several_ims_may_serve_a_home_prefix_between_them(tmp_path: Path) -> Non
 
 def test_a_population_known_late_is_checked_then(tmp_path: Path) -> None:
     scenario = load(tmp_path, MINIMAL, "nodes.home_prefix='192.168.0.0/24'")
-    check_population(scenario, 253)
+    check_movement(scenario, 253, 10.0)
     with pytest.raises(ScenarioError, match=r"nodes\.home_prefix: .* too small for 254 nodes"):
-        check_population(scenario, 254)
+        check_movement(scenario, 254, 10.0)
+
+
+def test_times_counted_from_1970_are_refused_before_the_run(tmp_path: Path) -> None:
+    write(tmp_path / "epoch.csv", "t,node,x,y\n1600000000,a,0,0\n1600000001,a,0,0\n")
+    text = MINIMAL.replace("duration = 10\n", "").replace("count = 5\n", "")
+    scenario = load(tmp_path, text, "movement.trace='epoch.csv'")
+    with pytest.raises(ScenarioError) as caught:
+        mobility(scenario)
+    assert str(caught.value).replace(str(tmp_path), "DIR") == (
+        "DIR/s.toml: scenario.duration: is missing, and the movement ends at t = 1.6e+09,"
+        " which makes 160000000 rows for each IMS; at most 1000000 are possible; count time from"
+        " its begin, not from 1970"
+    )
+
+
+def test_a_run_of_years_is_refused_for_its_rows(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"duration: is 1e\+09, which makes 100000000 rows"):
+        load(tmp_path, MINIMAL, "scenario.duration=1e9")
 
 
 def test_a_grid_may_not_repeat_a_listed_name(tmp_path: Path) -> None:

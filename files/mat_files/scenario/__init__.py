@@ -5,7 +5,7 @@ syntax, overrides, the fields one by one, what they mean together) and reports e
 step that failed, each with its line.
 """
 
-from mat_files.scenario._check import check_population
+from mat_files.scenario._check import check_movement
 from mat_files.scenario._load import load_scenario, scenario_from
 from mat_files.scenario._model import (
     FORMAT,
@@ -58,7 +58,7 @@ __all__ = [
     "Source",
     "Traffic",
     "Train",
-    "check_population",
+    "check_movement",
     "inline",
     "load_scenario",
     "plain",

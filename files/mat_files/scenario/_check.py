@@ -27,6 +27,8 @@ Finding: TypeAlias = tuple[KeyPath, str]
 
 _WIDEST: Final = 1e7
 """Extent of generated movement, m."""
+_FARTHEST: Final = 1e9
+"""How far from x = y = 0 it may be, m: places a micrometre apart are still told apart there."""
 _GREATEST: Final = 100_000
 """Speed of a walk, m/s, and its pause, s."""
 _LOOKS: Final = 10_000_000
@@ -61,12 +63,12 @@ def findings(scenario: Scenario) -> list[Finding]:
     return list(itertools.chain.from_iterable(check(scenario) for check in checks))
 
 
-def check_population(scenario: Scenario, nodes: int) -> None:
-    """Whether a number of mobile nodes, known only once the movement is read, has addresses.
+def check_movement(scenario: Scenario, nodes: int, end: float) -> None:
+    """What is known only once the movement is read: do its nodes have addresses, does it end?
 
-    Raises `ScenarioError`.
+    `end` in seconds. Raises `ScenarioError`.
     """
-    found = list(_room(scenario, nodes))
+    found = [*_room(scenario, nodes), *_rows(scenario, end)]
     if found:
         place = str(scenario.source.path or "scenario")
         raise ScenarioError(Problem(place, dotted(path), what) for path, what in found)
@@ -189,6 +191,12 @@ def _random_waypoint(scenario: Scenario, model: RandomWaypoint) -> Iterator[Find
     if not all(1 <= side <= _WIDEST for side in model.size):
         what = f"is {shown(model.size)}; must be [width, height], both from 1 to {_WIDEST:.0f}"
         yield (*place, "size"), what
+        return
+    if not all(abs(side) <= _FARTHEST for side in model.origin):
+        what = (
+            f"is {shown(model.origin)}; must be [x, y], both from -{_FARTHEST:g} to {_FARTHEST:g}"
+        )
+        yield (*place, "origin"), what
         return
     for name, (low, high), least in (("speed", model.speed, 0.001), ("pause", model.pause, 0)):
         if not least <= low <= high <= _GREATEST:
@@ -342,10 +350,23 @@ def _background(scenario: Scenario) -> Iterator[Finding]:
 
 
 def _intervals(scenario: Scenario) -> Iterator[Finding]:
-    interval, end = scenario.scenario.interval, scenario.scenario.duration
-    if interval and end and end / interval > _ROWS:
-        what = f"makes {end / interval:.0f} rows for each IMS; at most {_ROWS} are possible"
-        yield ("scenario", "interval"), f"{what}, so set a longer interval"
+    if end := scenario.scenario.duration:
+        yield from _rows(scenario, end)
+
+
+def _rows(scenario: Scenario, end: float) -> Iterator[Finding]:
+    """The table `ims` of a run that ends then (s) can be held."""
+    about, rows = scenario.scenario, end / scenario.interval(end)
+    if rows <= _ROWS:
+        return
+    many = f"{rows:.9g} rows for each IMS; at most {_ROWS} are possible"
+    if about.interval:
+        yield ("scenario", "interval"), f"makes {many}, so set a longer interval"
+    elif about.duration:
+        yield ("scenario", "duration"), f"is {end:g}, which makes {many}, so set a shorter one"
+    else:
+        what = f"is missing, and the movement ends at t = {end:g}, which makes {many}"
+        yield ("scenario", "duration"), f"{what}; count time from its begin, not from 1970"
 
 
 def _own(scenario: Scenario, ims: Ims) -> Iterable[IpNetwork]:

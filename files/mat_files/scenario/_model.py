@@ -84,7 +84,7 @@ Point = Annotated[tuple[float, float], Field(strict=False)]
 QUEUE: Final = 100
 """Packets that may wait for a link that has a rate."""
 MOST_IMS: Final = 64
-"""Servers that share the nodes."""
+"""Servers that share the nodes, and replicas of one."""
 MobilitySystem: TypeAlias = Literal[
     "mat",
     "mobile-ipv4",
@@ -138,7 +138,7 @@ class RandomWaypoint(Table):
     """Least and greatest, above 0; each walk's is drawn evenly between."""
     pause: Annotated[Point, Unit("s")] = (0.0, 30.0)
     """Least and greatest; each is drawn evenly between."""
-    group: Annotated[int, Field(ge=1)] = 1
+    group: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Nodes that wander together, each within the radius of a common point."""
     radius: Annotated[float, Field(ge=1, le=1e6), Unit("m")] = 25.0
     """Farthest, in x and in y, that nodes of a group are from their point. Not used without."""
@@ -277,7 +277,7 @@ class Access(Table):
     """Time from the association until an address is configured, such as DHCP takes."""
     dhcp: Dhcp | None = None
     """In place of that time, an exchange with a DHCP server."""
-    lease: Seconds = 3600.0
+    lease: Annotated[float, Field(ge=1), Unit("s")] = 3600.0
     """Lifetime of an address given out. A mapping ends 5 s earlier: below 15 s, some lapse."""
 
 
@@ -406,7 +406,7 @@ class Ims(Table):
     """Time until an update is durable, spent without holding a worker."""
     group_commit: bool = False
     """One commit at a time, of `store`: updates that come during one are the next, together."""
-    replicas: Annotated[int, Field(ge=1)] = 1
+    replicas: Annotated[int, Field(ge=1, le=MOST_IMS)] = 1
     """Servers with these properties, each with its own address and the same mappings."""
 
 

@@ -1,8 +1,12 @@
 """SUMO floating car data: XML written by `sumo --fcd-output`, positions in metres.
 
+With `--fcd-output.geo` x and y are longitude and latitude. Nothing in the data says so, but the
+options in the comment above it do, and such a file is refused: read as metres, all would stand.
+
 Format: https://sumo.dlr.de/docs/Simulation/Output/FCDOutput.html
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, final
@@ -14,6 +18,8 @@ from mat_files.traces._trace import Row
 from mat_files.traces._xml import fed, xml_parser
 
 _MOVING: Final = frozenset({"vehicle", "person", "container"})
+_DEGREES: Final = re.compile(r"<fcd-output\.geo\s+value=\"(?:true|1|yes|on|x|t)\"", re.IGNORECASE)
+"""In the options that SUMO writes above its output; these are its words for true."""
 
 
 @final
@@ -29,6 +35,12 @@ class _Elements:
         self._time: float | None = None
         self.rows: list[Row] = []
         parser.StartElementHandler = self._start
+        parser.CommentHandler = self._comment
+
+    def _comment(self, text: str) -> None:
+        if not self._root and _DEGREES.search(text):
+            what = "is true, so x and y are degrees; must be false, for metres"
+            raise self._error("fcd-output.geo", what)
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if not self._root:

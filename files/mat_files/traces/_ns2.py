@@ -61,8 +61,10 @@ def _parse(path: Path) -> dict[str, _Node]:
         if move := _MOVE.fullmatch(text):
             _add_move(path, line, nodes, move)
         elif start := _SET.fullmatch(text):
-            node = nodes.setdefault(start[1], _Node())
-            node.start[start[2]] = number(path, line, f"{start[2]}_", start[3])
+            node, label = nodes.setdefault(start[1], _Node()), f"{start[2]}_"
+            value = number(path, line, label, start[3])
+            _check_finite(path, line, label, value)
+            node.start[start[2]] = value
         elif not _IGNORED.match(text):
             what = (
                 f"{text[:60]!r} is not understood; expected '$node_(N) set X_ VALUE' or"
@@ -78,14 +80,23 @@ def _add_move(path: Path, line: int, nodes: dict[str, _Node], match: re.Match[st
         number(path, line, label, text)
         for label, text in zip(("t", "x", "y", "speed"), (time, *rest), strict=True)
     ]
-    moves = nodes.setdefault(name, _Node()).moves
-    if moves and values[0] < moves[-1].time:
-        what = f"is {values[0]:g} after {moves[-1].time:g}; rows must be in order of time"
-        raise trace_error(path, line, "t", what)
     for label, value in zip(("t", "x", "y", "speed"), values, strict=True):
-        if not math.isfinite(value):
-            raise trace_error(path, line, label, f"is {value}; must be a finite number")
-    moves.append(_Move(values[0], values[1], values[2], values[3], line))
+        _check_finite(path, line, label, value)
+    move = _Move(values[0], values[1], values[2], values[3], line)
+    moves = nodes.setdefault(name, _Node()).moves
+    if moves and move.time < moves[-1].time:
+        what = f"is {move.time:g} after {moves[-1].time:g}; rows must be in order of time"
+        raise trace_error(path, line, "t", what)
+    if move.time < 0:
+        raise trace_error(path, line, "t", f"is {move.time:g}; time starts at 0")
+    if move.speed < 0:
+        raise trace_error(path, line, "speed", f"is {move.speed:g}; must be 0 or more")
+    moves.append(move)
+
+
+def _check_finite(path: Path, line: int, label: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise trace_error(path, line, label, f"is {value}; must be a finite number")
 
 
 def _check_starts(path: Path, nodes: dict[str, _Node]) -> None:

@@ -47,10 +47,13 @@ def detect_format(path: Path) -> Format:
         return "ns2"
     if looks_like_bonnmotion(first):
         return "bonnmotion"
-    what = (
-        f"begins with {first[:40]!r}, which is no known format; expected SUMO FCD XML, GPX, ns-2"
-        " setdest, BonnMotion, or CSV with the header t,node,x,y or t,node,action,network"
+    expected = (
+        "expected SUMO FCD XML, GPX, ns-2 setdest, BonnMotion, or CSV with the header t,node,x,y or"
+        " t,node,action,network"
     )
+    if not first and len(head) < _HEAD:
+        raise trace_error(path, 0, "", f"holds nothing but blank lines and comments; {expected}")
+    what = f"begins with {first[:40]!r}, which is no known format; {expected}"
     raise trace_error(path, 0, "format", what)
 
 
