@@ -59,7 +59,12 @@ class Moments:
 
 
 def erlang_b(workers: int, load: float) -> float:
-    """Probability that a message is lost where none can wait (M/M/c/c); `load` is in erlangs."""
+    """Probability that a message is lost where none can wait (M/M/c/c); `load` is in erlangs.
+
+    Raises `ValueError` for a number of workers, or a load, below 0.
+    """
+    if workers < 0 or not load >= 0:
+        raise ValueError(f"{workers} workers, {load:g} erlangs; neither can be below 0")
     loss = 1.0
     for number in range(1, workers + 1):
         loss = load * loss / (number + load * loss)
@@ -91,8 +96,11 @@ def mmc_wait(rate: float, service: float, workers: int) -> float:
 def mmc_wait_quantile(rate: float, service: float, workers: int, share: float) -> float:
     """The wait that this share of the messages does not exceed in an M/M/c queue, s.
 
-    Raises `ValueError` where the workers cannot keep up.
+    Raises `ValueError` where the workers cannot keep up, and for a share that no wait is the end
+    of.
     """
+    if not 0 <= share < 1:
+        raise ValueError(f"share is {share:g}; must be 0 or more and below 1, such as 0.99")
     load = rate * service
     waits = erlang_c(workers, load)
     longer = 1 - share
@@ -145,10 +153,16 @@ def mixture(types: Sequence[tuple[float, Distribution]]) -> Moments:
 def mm1k_loss(rate: float, service: float, room: int) -> float:
     """Probability that a message is dropped in an M/M/1/K queue.
 
-    `room` is K, all messages that are there; an `[[ims]]` has K = 1 + `queue`.
+    `room` is K, all messages that are there; an `[[ims]]` has K = 1 + `queue`. Raises `ValueError`
+    for a room, or a load, below 0.
     """
     load = rate * service
-    return load**room / sum(load**number for number in range(room + 1))
+    if room < 0 or not load >= 0:
+        raise ValueError(f"room for {room}, {load:g} erlangs; neither can be below 0")
+    if load <= 1:
+        return load**room / math.fsum(load**number for number in range(room + 1))
+    # The same, shortened by load**room, which may be too great for a number.
+    return 1 / math.fsum(load**-number for number in range(room + 1))
 
 
 def md1k_loss(rate: float, service: float, room: int) -> float:

@@ -12,6 +12,7 @@ import logging
 import math
 import random
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -147,6 +148,27 @@ def test_a_mixture_has_the_moments_of_draws_of_its_types() -> None:
 def test_a_mixture_of_nothing_is_an_error(rates: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="must be 0 or more, and one of them above 0"):
         mixture([(rate, Constant(1.0)) for rate in rates])
+
+
+def test_the_loss_of_an_overload_far_beyond_a_long_queue_is_what_is_too_much() -> None:
+    assert mm1k_loss(100 / SERVICE, SERVICE, 1001) == pytest.approx(0.99)
+    assert mm1k_loss(2 / SERVICE, SERVICE, 3) == pytest.approx(8 / 15)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: erlang_b(-1, 1.0),
+        lambda: erlang_b(2, -1.0),
+        lambda: mm1k_loss(-1.0, 1.0, 2),
+        lambda: mm1k_loss(1.0, 1.0, -1),
+        lambda: mmc_wait_quantile(0.5, 1.0, 1, 1.0),
+        lambda: mmc_wait_quantile(0.5, 1.0, 1, -0.1),
+    ],
+)
+def test_formulas_refuse_what_they_are_not_for(call: Callable[[], float]) -> None:
+    with pytest.raises(ValueError, match=r"neither can be below 0|must be 0 or more and below 1"):
+        call()
 
 
 def test_the_quantile_is_where_the_tail_of_the_wait_has_the_rest() -> None:
