@@ -69,6 +69,7 @@ def test_one_value_or_none_has_no_interval() -> None:
     assert (alone.value, alone.count) == (5.0, 1)
     assert math.isnan(alone.low)
     assert math.isnan(alone.relative)
+    assert math.isnan(student_t([0.0]).relative)
     assert "no interval" in str(alone)
     assert (math.isnan(nothing.value), nothing.count) == (True, 0)
 
@@ -117,6 +118,9 @@ def test_batches_are_equal_and_the_first_values_are_left_over() -> None:
         (lambda: batch_means([1, 2], 3), "2 values cannot be cut into 3 batches"),
         (lambda: batch_means([1, 2], 1), "two batches or more"),
         (lambda: mser5(range(49)), "49 values are too few for MSER-5; it needs 50"),
+        (lambda: mser5([*range(60), math.nan]), "value 60 is nan; must be a finite number"),
+        (lambda: batch_means([1, math.inf, 2], 2), "value 1 is inf; must be a finite number"),
+        (lambda: welch([range(20), [math.nan] * 20], 2), "value 1, 0 is nan; must be a finite"),
         (lambda: welch([range(20)], 5), "window is 5; must be 0 or more, and less than a quarter"),
     ],
 )
@@ -263,6 +267,14 @@ def test_runs_are_counted_from_the_first_that_the_results_have() -> None:
         (lambda: Statistic("total", where="x > 1"), "'x > 1': handovers has no column x"),
         (lambda: Statistic("total", table="ims"), "'total': ims has no column total"),
         (lambda: Statistic("total", table="cars"), "'cars' is no table; there are"),  # type: ignore[arg-type]
+        (lambda: Statistic("kind"), "'kind' is no number; .* compare text: kind == 'hard'"),
+        (lambda: Statistic("time + kind"), "'time . kind' cannot be computed"),
+        (lambda: Statistic("total > 'a'"), "cannot be computed"),
+        (lambda: Statistic("total if total else 1"), "cannot be computed"),
+        (lambda: Statistic("total.max()"), "method of a column.*; name a statistic .* total:max"),
+        (lambda: Statistic("[total]"), "is not one value for each row"),
+        (lambda: Statistic("total", where="total"), "'total' is no condition; write for example"),
+        (lambda: Statistic("total", where="kind > 1"), "'kind > 1' cannot be computed"),
         (lambda: parsed("total:99"), "quantile is 99"),
         (lambda: parsed("total:most"), "'most' is no statistic"),
     ],

@@ -97,6 +97,7 @@ def test_runs_that_are_there_are_not_begun() -> None:
     ("values", "message"),
     [
         ({"relative": 0}, "precision is 0; must be greater than 0"),
+        ({"relative": 0.1, "confidence": 95}, "confidence is 95; must be between 0 and 1"),
         ({"relative": 0.1, "least": 1}, "between 1 and 200 runs cannot be"),
         ({"relative": 0.1, "least": 20, "most": 10}, "between 20 and 10 runs cannot be"),
     ],

@@ -1,6 +1,7 @@
 """Sweeps: cases and their tables; interrupted ones go on, and only what is missing is run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from mat_sim.study import (
     student_t,
     sweep,
 )
+from mat_sim.study._shelf import folder_name
 from tests.sim.study_helpers import (
     LONG,
     SHORT,
@@ -158,6 +160,31 @@ def test_what_is_no_list_of_cases_is_said(vary: Any, message: str) -> None:
 def test_a_case_twice_is_said() -> None:
     with pytest.raises(StudyError, match=r"the case nodes\.interfaces=1 is there twice"):
         sweep(SHORT, {"nodes.interfaces": [1, 1]})
+
+
+def test_cases_have_folders_of_their_own_however_many_there_are() -> None:
+    count = 400_000
+    assert len({folder_name([f"nodes.count={n}"]) for n in range(count)}) == count
+
+
+def test_a_run_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    log = tmp_path / "calls"
+    script = "import sys; from mat_sim import sweep; sweep('first', [{}], out=sys.argv[1])"
+    command = ["strace", "-f", "-y", "-o", str(log), "-e", "trace=fsync,/^rename"]
+    program = [sys.executable, "-c", script, str(tmp_path / "out")]
+    watched = [*command, *program]
+    there = environment(tmp_path)
+    done = subprocess.run(watched, env=there, capture_output=True, text=True, check=False)
+    if "ptrace" in done.stderr:
+        pytest.skip(f"strace may not watch here: {done.stderr.splitlines()[0]}")
+    assert done.returncode == 0, done.stderr
+    calls = log.read_text().splitlines()
+    renamed = next(i for i, call in enumerate(calls) if "rename" in call and "run-0000" in call)
+    flushed = "\n".join(call for call in calls[:renamed] if "fsync" in call)
+    for table in ("handovers", "messages", "ims", "flows"):
+        assert f"/.run/{table}.parquet>" in flushed
 
 
 def test_a_value_that_cannot_be_is_said_before_anything_is_run(tmp_path: Path) -> None:

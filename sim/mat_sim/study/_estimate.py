@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mat_files.frames import frame_of_rows
 from mat_files.results import Results
 from mat_files.schema import SCHEMAS, Column
 from mat_sim.study._intervals import BATCHES, CONFIDENCE, Estimate, batch_means, student_t
@@ -57,9 +58,11 @@ class Statistic:
         """Raises `ValueError` for what names no statistic."""
         if self.table not in get_args(TableName):
             raise ValueError(f"{self.table!r} is no table; there are: {_listed(TableName)}")
-        for text in (self.of, self.where):
-            if text is not None:
-                self._check(text)
+        self._check(self.of)
+        _check_numbers(self.table, self.of)
+        if self.where is not None:
+            self._check(self.where)
+            _check_condition(self.table, self.where)
         if isinstance(self.by, str) and self.by not in REDUCTIONS:
             what = f"{self.by!r} is no statistic; there are: {_listed(Reduction)},"
             raise ValueError(f"{what} a quantile such as 0.99, or a function")
@@ -220,6 +223,35 @@ def _columns(table: TableName) -> tuple[Column, ...]:
     return next(schema.columns for schema in SCHEMAS if schema.name == table)
 
 
+def _check_numbers(table: TableName, expression: str) -> None:
+    """Raises `ValueError` for what gives no number in each row, before anything is simulated."""
+    found = _in_a_row(table, expression)
+    try:
+        found.astype("float64")
+    except ValueError as error:
+        what = f"{expression!r} is no number; write for example total, or compare text:"
+        raise ValueError(f"{what} kind == 'hard'") from error
+
+
+def _check_condition(table: TableName, expression: str) -> None:
+    """Raises `ValueError` for what neither holds nor fails in a row."""
+    if not pd.api.types.is_bool_dtype(_in_a_row(table, expression).dtype):
+        raise ValueError(f"{expression!r} is no condition; write for example kind == 'hard'")
+
+
+def _in_a_row(table: TableName, expression: str) -> Any:
+    """What an expression gives in a table of one row. Raises `ValueError`."""
+    schema = next(schema for schema in SCHEMAS if schema.name == table)
+    row = {column.name: "a" if column.type == "text" else 1 for column in schema.columns}
+    try:
+        found = _evaluated(frame_of_rows(schema, [row]), expression)
+    except (TypeError, ValueError, NotImplementedError, AttributeError, KeyError) as error:
+        raise ValueError(f"{expression!r} cannot be computed ({error})") from error
+    if not isinstance(found, pd.Series):
+        raise ValueError(f"{expression!r} is not one value for each row")
+    return cast(Any, found)
+
+
 def _names(expression: str) -> set[str]:
     """The columns that an expression names. Raises `ValueError` if it is none."""
     try:
@@ -227,6 +259,9 @@ def _names(expression: str) -> set[str]:
     except SyntaxError as error:
         what = f"{expression!r} is no column and no expression of columns"
         raise ValueError(f"{what}; write for example total, or total > 1") from error
+    if any(isinstance(node, ast.Attribute) for node in ast.walk(tree)):
+        what = f"{expression!r} takes a method of a column, which would mix rows of all runs"
+        raise ValueError(f"{what}; name a statistic instead, such as total:max")
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 

@@ -52,10 +52,13 @@ class Estimate:
 
     @property
     def relative(self) -> float:
-        """Half-width as a share of the value: 0.05 is ± 5 %; 0 where both are 0."""
+        """Half-width as a share of the value: 0.05 is ± 5 %; 0 where both are 0.
+
+        NaN without an interval.
+        """
         half = self.half_width
-        if half == 0:
-            return 0.0
+        if half == 0 or math.isnan(half):
+            return half
         return half / abs(self.value) if self.value else math.inf
 
     def __str__(self) -> str:
@@ -74,7 +77,7 @@ def student_t(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
     """
     from scipy import stats
 
-    _check_confidence(confidence)
+    check_confidence(confidence)
     sample = _present(values)
     count = len(sample)
     if not count:
@@ -97,7 +100,7 @@ def quantile_interval(
     """
     from scipy import stats
 
-    _check_confidence(confidence)
+    check_confidence(confidence)
     _check_quantile(quantile)
     sample = _present(values)
     if not len(sample):
@@ -115,9 +118,10 @@ def batch_means(
 
     The values are in order of time, without warm-up (`mser5`). They are cut into `batches` of equal
     length; what is left over at the begin is dropped. Holds where batches are much longer than the
-    time over which values depend on each other. Raises `ValueError` for fewer values than batches.
+    time over which values depend on each other. Raises `ValueError` for fewer values than batches,
+    and for one that is not finite.
     """
-    sample = np.asarray(values, np.float64)
+    sample = finite(values)
     length = len(sample) // batches if batches > 1 else 0
     if not length:
         what = f"{len(sample)} values cannot be cut into {batches} batches"
@@ -126,12 +130,23 @@ def batch_means(
     return student_t(kept.reshape(batches, length).mean(axis=1), confidence)
 
 
+def finite(values: ArrayLike) -> NDArray[np.float64]:
+    """Values in order of time, of which none can be left out. Raises `ValueError`."""
+    sample = np.asarray(values, np.float64)
+    if (bad := np.argwhere(~np.isfinite(sample))).size:
+        place = tuple(bad[0].tolist())
+        what = f"value {', '.join(map(str, place))} is {sample[place]}"
+        raise ValueError(f"{what}; must be a finite number")
+    return sample
+
+
 def _present(values: ArrayLike) -> NDArray[np.float64]:
     sample = np.asarray(values, np.float64)
     return sample[~np.isnan(sample)]
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Raises `ValueError` for what is no confidence."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence:g}; must be between 0 and 1, such as 0.95")
 

@@ -3,14 +3,15 @@
 A directory is what an interrupted sweep resumes from:
 
 ```
-OUT/sweep.json                    what the sweep is of, and its cases
-OUT/case-1f0c22ab/run-0000/       the tables of one run, as Parquet
+OUT/sweep.json                         what the sweep is of, and its cases
+OUT/case-1f0c22ab53d07e94/run-0000/    the tables of one run, as Parquet
 ```
 
-A run's folder is written under another name and renamed, so it is there whole or not at all; what
-a killed program left under the other name is removed by the next one. A case's folder is named by
-what the case changes, not by its number, so a sweep with more cases or more runs finds what it has
-in common with the earlier one. One sweep at a time holds the directory's lock.
+A run's folder is written under another name, flushed and renamed, so it is there whole or not at
+all, after a power cut too; what a killed program left under the other name is removed by the next
+one. A case's folder is named by what the case changes, not by its number, so a sweep with more
+cases or more runs finds what it has in common with the earlier one. One sweep at a time holds the
+directory's lock.
 """
 
 import fcntl
@@ -95,7 +96,10 @@ class Folder:
         place = self._place(case, run)
         try:
             place.parent.mkdir(exist_ok=True)
+            for written in (*stage.iterdir(), stage):
+                _flush(written)
             stage.rename(place)
+            _flush(place.parent)
         except OSError as error:
             raise ResultsError(f"{place}: cannot be written ({error.strerror or error})") from error
 
@@ -111,10 +115,19 @@ class Folder:
         return self._directory / self._names[case] / f"run-{run:04d}"
 
 
+def _flush(path: Path) -> None:
+    """Wait until a file, or what a directory names, is on the disk: it outlasts a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def folder_name(changes: Sequence[str]) -> str:
     """The folder of a case that has these overrides."""
     digest = hashlib.sha256("\n".join(changes).encode()).hexdigest()
-    return f"case-{digest[:8]}"
+    return f"case-{digest[:16]}"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 from mat_sim.study._estimate import Statistic
-from mat_sim.study._intervals import CONFIDENCE, Estimate, student_t
+from mat_sim.study._intervals import CONFIDENCE, Estimate, check_confidence, student_t
 
 LEAST_RUNS: Final = 10
 """The least number of runs of a sequential study, where no other is said."""
@@ -45,6 +45,7 @@ class Precision:
         if not self.relative > 0:
             what = f"precision is {self.relative:g}; must be greater than 0, such as 0.05"
             raise ValueError(f"{what} for ± 5 %")
+        check_confidence(self.confidence)
         if not 2 <= self.least <= self.most:
             what = f"between {self.least} and {self.most} runs cannot be"
             raise ValueError(f"{what}; the least must be 2 or more, and not above the most")

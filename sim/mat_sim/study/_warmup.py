@@ -26,6 +26,8 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mat_sim.study._intervals import finite
+
 _BATCH: Final = 5
 _LEAST: Final = 10
 """Batches that MSER-5 needs to say anything."""
@@ -53,9 +55,9 @@ class WarmUp:
 def mser5(values: ArrayLike) -> WarmUp:
     """The warm-up of one run by MSER-5; `values` are in order of time.
 
-    Raises `ValueError` for fewer than 50 values.
+    Raises `ValueError` for fewer than 50 values, and for one that is not finite.
     """
-    sample = np.asarray(values, np.float64)
+    sample = finite(values)
     batches = len(sample) // _BATCH
     if batches < _LEAST:
         what = f"{len(sample)} values are too few for MSER-5"
@@ -86,9 +88,9 @@ def welch(runs: ArrayLike, window: int) -> WarmUp:
 
     `runs` has a row per run and a column per observation, at equal times. Near the begin the window
     is narrower; the curve ends `window` points before the runs do. Raises `ValueError` where the
-    window is not shorter than a quarter of the runs.
+    window is not shorter than a quarter of the runs, and for a value that is not finite.
     """
-    averages = np.atleast_2d(np.asarray(runs, np.float64)).mean(axis=0)
+    averages = np.atleast_2d(finite(runs)).mean(axis=0)
     if not 0 <= window < len(averages) / 4:
         what = f"window is {window}; must be 0 or more, and less than a quarter of"
         raise ValueError(f"{what} the {len(averages)} observations")
