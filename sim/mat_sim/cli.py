@@ -252,7 +252,7 @@ def _loaded(
 def _console() -> "Console":
     from rich.console import Console
 
-    from mat_sim.ladder import WIDTH
+    from mat_files.ladder import WIDTH
 
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="replace")  # its encoding may lack a name's letters

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from mat_files.ladder import LadderMessage, ladder
 from mat_files.palette import PART_NAMES
 from mat_files.results import Results
 from mat_files.schema import DIRECTIONS, PARTS
 from mat_sim import plots
-from mat_sim.ladder import LadderMessage, ladder
 
 __all__ = ["LadderMessage", "figure", "ladder", "print_summary"]
 

@@ -1,7 +1,7 @@
 """A scene put together by hand: one node, two networks, every kind of message once."""
 
+from mat_files.ladder import LadderMessage
 from mat_sim.animation import Disc, Handover, Link, Node, Party, Scene
-from mat_sim.ladder import LadderMessage
 
 SCENE = Scene(
     title="by hand",

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from mat_files.errors import ScenarioError
+from mat_files.ladder import LadderMessage
 from mat_files.library import find_scenario
 from mat_files.mobility import mobility, positions
 from mat_files.results import Results
@@ -30,7 +31,6 @@ from mat_sim.animation import (
 )
 from mat_sim.animation import animate as animated
 from mat_sim.animation.command import animate
-from mat_sim.ladder import LadderMessage
 from tests.files.test_results import PROVENANCE, handover
 from tests.sim.scenes import SCENE
 

@@ -15,10 +15,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from mat_files.ladder import LadderMessage
 from mat_files.mobility import positions
 from mat_files.scenario import load_scenario
 from mat_sim.animation import Animation, Node, Scene, animate
-from mat_sim.ladder import LadderMessage
 from tests.sim.scenes import SCENE
 
 PATIENCE = 60.0

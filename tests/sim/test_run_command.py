@@ -13,12 +13,12 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
+from mat_files.ladder import WIDTH
 from mat_files.library import find_scenario
 from mat_files.results import Results
 from mat_files.scenario import load_scenario
 from mat_files.schema import SCHEMAS
 from mat_sim.cli import sim
-from mat_sim.ladder import WIDTH
 from tests.cli.fake_plugins import install
 from tests.files.test_traces import write
 

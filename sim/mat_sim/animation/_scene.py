@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, final
 
 from mat_files.errors import Problem, ScenarioError
-from mat_sim.ladder import LadderMessage
+from mat_files.ladder import LadderMessage
 
 MOST_NODES: Final = 300
 """Mobile nodes in one animation: more are neither told apart nor drawn smoothly."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from mat_files.attachment import AttachmentEvent
+from mat_files.ladder import LadderMessage
 from mat_files.mobility import Mobility, positions
 from mat_files.scenario import Scenario
 from mat_files.traces import Trace
 from mat_sim.animation._scene import Disc, Handover, Link, Node, Party, PartyKind, Point, Scene
-from mat_sim.ladder import LadderMessage
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -231,8 +231,8 @@ def _tolerance(share: float | None) -> "Tolerance":
 def _show(found: "Comparison", out: Path | None) -> None:
     from rich.console import Console
 
+    from mat_files.ladder import WIDTH
     from mat_sim.compare import print_comparison, write_comparison
-    from mat_sim.ladder import WIDTH
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     print_comparison(found, console)

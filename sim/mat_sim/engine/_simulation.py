@@ -17,6 +17,7 @@ from mat.server import MappingServer
 from mat_files.distributions import Distribution
 from mat_files.errors import Problem, ScenarioError, trace_error
 from mat_files.frames import frame_of_rows
+from mat_files.ladder import LadderMessage
 from mat_files.mobility import Mobility, mobility, movement_digest
 from mat_files.results import Provenance, Results
 from mat_files.scenario import Dhcp, Ims, IpNetwork, Scenario
@@ -44,7 +45,6 @@ from mat_sim.engine._timetable import Timetable
 from mat_sim.engine._traffic import Flows
 from mat_sim.engine._wiring import Wiring
 from mat_sim.engine._zones import Zones
-from mat_sim.ladder import LadderMessage
 from mat_sim.memory import check_memory
 
 _IMS_SPACE: Final = {

@@ -16,10 +16,10 @@ from mat.messages import (
     MaQuery,
     Message,
 )
+from mat_files.ladder import LadderMessage
 from mat_sim.baselines import IPV4_HEADER, IPV6_HEADER, UDP_HEADER, Datagram
 from mat_sim.engine._network import Datagram as Travelling
 from mat_sim.engine._network import Network, Party
-from mat_sim.ladder import LadderMessage
 
 DNS_PARTY: Final = "DNS"
 RESOLVER: Final = "resolver"
