@@ -47,6 +47,10 @@ class ResultsError(Exception):
     """Results that cannot be written or read where they should be."""
 
 
+class CaptureError(Exception):
+    """A file that is no capture, or one that cannot be read or written."""
+
+
 def trace_error(path: Path, line: int, field: str, what: str) -> TraceError:
     """The `TraceError` for one place in a file; line 0 stands for the file as a whole."""
     where = f"{path}:{line}" if line else str(path)
