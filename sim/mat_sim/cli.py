@@ -124,12 +124,20 @@ def _with(
     type=click.Path(path_type=Path),
     help="Write Parquet, CSV, PNG and the ladder diagram into this directory.",
 )
+@click.option(
+    "--pcapng",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write all packets of the first run into this capture, for Wireshark and mat ladder.",
+)
 def run(
     scenario: str,
+    *,
     trace: Path | None,
     seed: int | None,
     overrides: tuple[str, ...],
     out: Path | None,
+    pcapng: Path | None,
     **replication: Any,
 ) -> None:
     """Run SCENARIO: a TOML file, or one of mat's by its name (first, town, train, stadium).
@@ -142,12 +150,16 @@ def run(
     mat sim run first --set 'scenario.system="mobile-ipv4"'    docs/baselines.md has them all
     mat sim run town --runs 10                    ten replications, with confidence intervals
     mat sim run town --precision 0.05 --of total:0.99   runs until the 99 % quantile is ± 5 %
+    mat sim run first --pcapng first.pcapng       every packet of it (docs/wireshark.md)
 
     Equal scenario, seed and runs give equal results, byte for byte, on any number of processes.
     """
     with _translated_errors():
         loaded = _loaded(scenario, overrides, trace, seed)
-        _run(loaded, out, _Replication(**replication))
+        wanted = _Replication(**replication)
+        if pcapng is not None:
+            _capture(loaded, wanted.first_run, pcapng)
+        _run(loaded, out, wanted)
 
 
 @sim.command("sweep", short_help="Run a scenario in many cases; a table of them comes out.")
@@ -200,12 +212,12 @@ def sweep(
 @contextmanager
 def _translated_errors() -> "Generator[None]":
     """Bad input as an error of the command line: message, exit code 1, no traceback."""
-    from mat_files.errors import ResultsError, ScenarioError
+    from mat_files.errors import CaptureError, ResultsError, ScenarioError
     from mat_sim.study import StudyError
 
     try:
         yield
-    except (ScenarioError, ResultsError, StudyError) as error:
+    except (CaptureError, ScenarioError, ResultsError, StudyError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -286,6 +298,16 @@ def _run(loaded: "Scenario", out: Path | None, replication: _Replication) -> Non
         extra = {"handovers.png": figure(results), "ladder.txt": drawing.encode()}
         results.write(out, extra)
         console.print(f"\nWritten to {out}: tables as Parquet and CSV, handovers.png, ladder.txt.")
+
+
+def _capture(loaded: "Scenario", run: int, path: Path) -> None:
+    """All packets of one run: it is simulated for them apart from the study it belongs to."""
+    from mat_files.capture import writing
+    from mat_sim.engine import simulate
+
+    with writing(path) as writer:
+        simulate(loaded, run=run, capture=writer)
+    click.echo(f"Written to {path}: all packets of run {run}.\n")
 
 
 def _sweep(

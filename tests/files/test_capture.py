@@ -12,6 +12,7 @@ from mat.address import parse_address
 from mat.ims_record import record
 from mat.messages import Endpoint
 from mat_files.capture import (
+    Capture,
     Pairing,
     datagram_of,
     ims_answer,
@@ -115,7 +116,7 @@ def test_other_forms_of_the_same_are_read(tmp_path: Path) -> None:
             writer.packet(NANOSECOND, "m1", packet, len(packet), outward=True)
     for form in ("micro", "nano"):
         path = tmp_path / form
-        command = ["tcpdump", f"--time-stamp-precision={form}", "-r", written, "-w", path]
+        command = ["tcpdump", f"--time-stamp-precision={form}", "-r", str(written), "-w", str(path)]
         subprocess.run(command, capture_output=True, check=True)
         capture = read_capture(path)
         assert not capture.of_hosts
@@ -134,8 +135,8 @@ def test_ip_is_found_in_the_frames_of_each_link(tmp_path: Path) -> None:
     }
     tagged = bytes(12) + b"\x81\x00\x00\x07\x86\xdd" + six
     other = bytes(12) + b"\x08\x06" + six
+    path = tmp_path / "link.pcap"
     for link, (frame, outward) in frames.items():
-        path = tmp_path / "link.pcap"
         path.write_bytes(pcap(link, [frame]))
         (packet,) = read_capture(path).packets
         assert (packet.content, packet.outward, packet.size) == (six, outward, len(six) + 3)
@@ -148,13 +149,12 @@ def test_a_file_that_is_cut_off_is_read_up_to_there(written: Path, tmp_path: Pat
     whole, path = written.read_bytes(), tmp_path / "cut"
     old = pcap(101, PACKETS)
     for content in (whole, old):
-        counts = set[int]()
+        found = list[Capture]()
         for end in range(24, len(content), 3):
             path.write_bytes(content[:end])
-            capture = read_capture(path)
-            counts.add(len(capture.packets))
-        assert capture.cut.startswith("within ")
-        assert max(counts) == (3 if content is whole else 1)
+            found.append(read_capture(path))
+        assert found[-1].cut.startswith("within ")
+        assert len(found[-1].packets) == (3 if content is whole else 1)
 
 
 def test_what_is_no_capture_is_refused(tmp_path: Path, written: Path) -> None:
@@ -169,10 +169,10 @@ def test_what_is_no_capture_is_refused(tmp_path: Path, written: Path) -> None:
     with pytest.raises(CaptureError, match="x: link type 105 is none that IP is looked for in"):
         read_capture(path)
     # A packet of an interface that there is not.
-    content = bytearray(written.read_bytes())
-    at = content.index(b"\x06\0\0\0", 100)
-    content[at + 8] = 9
-    path.write_bytes(content)
+    damaged = bytearray(written.read_bytes())
+    at = damaged.index(b"\x06\0\0\0", 100)
+    damaged[at + 8] = 9
+    path.write_bytes(damaged)
     with pytest.raises(CaptureError, match=f"x: is damaged at byte {at}"):
         read_capture(path)
 

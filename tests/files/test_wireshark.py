@@ -90,14 +90,16 @@ def addresses(message: Message) -> tuple[list[str], list[str]]:
     """Home and mobile addresses as text, in order."""
     match message:
         case ImsUpdateReply():
-            homes, mobiles = (), ()
+            return [], []
         case HaQuery():
-            homes, mobiles = (), (message.mobile_address,)
+            return [], [format_address(message.mobile_address)]
         case HaAnswer():
-            homes, mobiles = message.home_addresses, (message.mobile_address,)
+            homes = [format_address(one) for one in message.home_addresses]
+            return homes, [format_address(message.mobile_address)]
         case _:
-            homes, mobiles = (message.home_address,), getattr(message, "mobile_addresses", ())
-    return [format_address(one) for one in homes], [format_address(one) for one in mobiles]
+            mobiles: tuple[Address, ...] = getattr(message, "mobile_addresses", ())
+            home = format_address(message.home_address)
+            return [home], [format_address(one) for one in mobiles]
 
 
 def check_mapping(shown: dict[str, list[str]], message: Message) -> None:
@@ -236,9 +238,10 @@ def test_ims_records_in_the_dns_are_shown(tmp_path: Path) -> None:
 def test_an_ims_record_that_cannot_be_read_is_called_malformed(tmp_path: Path) -> None:
     random, several = Random(2), list[bytes]()
     for _ in range(400):
-        data = bytearray(random.choice(RECORDS).to_rdata())
-        data[random.choice((1, 1, 2, 3, 4, random.randrange(len(data))))] = random.randrange(5)
-        several.append(bytes(data[: random.choice((len(data), len(data) - 1, 1, 4))]))
+        changed = bytearray(random.choice(RECORDS).to_rdata())
+        at = random.choice((1, 1, 2, 3, 4, random.randrange(len(changed))))
+        changed[at] = random.randrange(5)
+        several.append(bytes(changed[: random.choice((len(changed), len(changed) - 1, 1, 4))]))
     for row, data in zip(answers(tmp_path / "dns.pcapng", several), several, strict=True):
         try:
             from_rdata(data)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final, assert_never, final
 
-from mat.address import Address
+from mat.address import Address, is_ipv4
 from mat.authentication import Key
 from mat.effects import (
     ClearMapping,
@@ -24,6 +24,8 @@ from mat.messages import EXACT, Endpoint, ImsUpdateReply, Message
 from mat.node import MobileNode
 from mat.parameters import Parameters
 from mat.resumption import Knowledge
+from mat_files.capture import PROBE_PORT, probe_payload, udp_packet
+from mat_sim.baselines import IPV4_HEADER, IPV6_HEADER, UDP_HEADER
 from mat_sim.engine._clock import Happening
 from mat_sim.engine._conversations import HEARD_SHARE, Conversations, Tie
 from mat_sim.engine._dormancy import Dormitory, Dozer, Packing
@@ -53,6 +55,15 @@ class Packet(Counted):
         self.outward = True
         """Whether it has not left its sender yet."""
         self.announced: Address | None = None
+
+    def content(self) -> bytes:
+        """A probe, as the lab sends them."""
+        assert self.source is not None
+        flow, ends = self.flow, (self.source, self.destination)
+        size = flow.size - (IPV4_HEADER if is_ipv4(ends[0]) else IPV6_HEADER) - UDP_HEADER
+        payload = probe_payload(self.number, round(self.sent * 1e9), size)
+        source, destination = (Endpoint(end, PROBE_PORT) for end in ends)
+        return udp_packet(source, destination, payload, self.announced)
 
     def travel(self, arrival: float) -> None:
         """At equal times, packets go before messages: it does not matter what was asked first."""
@@ -261,7 +272,8 @@ class Host(Dozer):
                 if self._talk is not None:
                     self._talk.clear(effect.home_address)
             case Lookup():
-                self._wiring.look_up(self, effect.home_address, self.preferred_site())
+                source = self._leaving(None)
+                self._wiring.look_up(self, effect.home_address, self.preferred_site(), source)
             case ReleasePacket():
                 self._release(effect)
             case DropPacket() | Event():

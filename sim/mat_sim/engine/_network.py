@@ -23,6 +23,7 @@ from mat_files.distributions import Constant, Distribution
 from mat_sim.engine._capacity import Capacity
 from mat_sim.engine._clock import NEVER, Clock, Happening, Sleeper
 from mat_sim.engine._longest import longest
+from mat_sim.engine._tap import Tap
 
 
 class Party(Sleeper):
@@ -160,12 +161,15 @@ class Dependent:
 class Network:
     """All addresses and the paths between them."""
 
-    __slots__ = ("_dependents", "_interval", "_links", "capacities", "clock", "random")
+    __slots__ = ("_dependents", "_interval", "_links", "capacities", "clock", "random", "tap")
 
-    def __init__(self, clock: Clock, random: Random, interval: float) -> None:
+    def __init__(
+        self, clock: Clock, random: Random, interval: float, tap: Tap | None = None
+    ) -> None:
         """`interval` is the length of a row of the table `links`, s."""
         self.clock = clock
         self.random = random
+        self.tap = tap
         self._interval = interval
         self.capacities: list[Capacity] = []
         """Of all links that have a rate."""
@@ -186,6 +190,8 @@ class Network:
         link.address = address
         link.endpoint = None
         self._links[address] = link
+        if self.tap is not None:
+            self.tap.address(address, link.party.name, link.network)
         self._wake_dependents(address)
 
     def withdraw(self, link: Link) -> None:
@@ -257,13 +263,19 @@ class Datagram(Happening):
         here = network.link_of(self.source)
         there = network.link_of(self.destination)
         self.origin = here
-        if here is not None and network.capacities and network.has_rate(here, self.destination):
-            if lag > 0:
-                network.clock.after(lag, _Departure(self))
-            else:
-                self._go_up(here.site)
+        if here is None:
+            self.lose()
             return
-        if here is None or _is_lost(here, there, network.random):
+        is_rated = bool(network.capacities) and network.has_rate(here, self.destination)
+        if is_rated and lag > 0:
+            network.clock.after(lag, _Departure(self))
+            return
+        if network.tap is not None:
+            self._pass_by(network.tap, here, lag, outward=True)
+        if is_rated:
+            self._go_up(here.site)
+            return
+        if _is_lost(here, there, network.random):
             self.lose()
             return
         delay = here.site.delay(network.random)
@@ -318,8 +330,21 @@ class Datagram(Happening):
         link = self.network.link_of(self.destination)
         if link is None:
             self.lose()
+            return
+        if self.network.tap is not None:
+            self._pass_by(self.network.tap, link, outward=False)
+        self.arrive(link.party)
+
+    def _pass_by(self, tap: Tap, link: Link, lag: float = 0.0, *, outward: bool) -> None:
+        now, host = self.network.clock.now, link.party.name
+        if lag > 0:
+            tap.tell(host, now + lag, self.content(), outward=outward)
         else:
-            self.arrive(link.party)
+            tap.packet(now, host, self.content(), outward=outward)
+
+    def content(self) -> bytes:
+        """The IP packet that it is."""
+        raise NotImplementedError
 
     def arrive(self, holder: Party) -> None:
         """Whoever holds the destination has got it."""

@@ -14,6 +14,7 @@ from mat.authentication import Key
 from mat.messages import MAT_PORT, Endpoint
 from mat.parameters import Parameters
 from mat.server import MappingServer
+from mat_files.capture import CaptureWriter
 from mat_files.distributions import Distribution
 from mat_files.errors import Problem, ScenarioError, trace_error
 from mat_files.frames import frame_of_rows
@@ -41,9 +42,10 @@ from mat_sim.engine._pool import Homes, Pool, address_in
 from mat_sim.engine._roamer import Access, Processing, Roamer
 from mat_sim.engine._station import Station
 from mat_sim.engine._tally import Tally
+from mat_sim.engine._tap import Tap
 from mat_sim.engine._timetable import Timetable
 from mat_sim.engine._traffic import Flows
-from mat_sim.engine._wiring import Wiring
+from mat_sim.engine._wiring import NameServers, Wiring
 from mat_sim.engine._zones import Zones
 from mat_sim.memory import check_memory
 
@@ -60,6 +62,8 @@ _BACKGROUND_SPACE: Final = {
 _MOST_REPLICAS: Final = 256
 _FIXED: Final = "correspondents"
 """Kind and name of the link of their site."""
+_NAME_SERVERS: Final = 255 * _MOST_REPLICAS
+"""The number in that space of the DNS's address; those of resolvers at sites follow."""
 _STEPS: Final = 200
 """Times that progress is reported."""
 
@@ -91,23 +95,34 @@ class Run:
 
 
 def simulate(
-    scenario: Scenario, progress: Progress | None = None, run: int = 0, *, record: bool = False
+    scenario: Scenario,
+    progress: Progress | None = None,
+    run: int = 0,
+    *,
+    record: bool = False,
+    capture: CaptureWriter | None = None,
 ) -> Run:
     """Run a scenario once; equal scenario, seed and `run` give equal results.
 
-    `record` keeps every message, for an animation. Raises `ScenarioError` where the movement cannot
-    be read or does not fit, and where the run would not fit into memory.
+    `record` keeps every message, for an animation; `capture` gets every packet, at time 0 of 1970
+    and what follows. Raises `ScenarioError` where the movement cannot be read or does not fit,
+    where the run would not fit into memory, and for a capture of another system than MAT.
     """
     check_memory(scenario)
+    if capture is not None:
+        _check_capture(scenario)
+    tap = Tap(capture, scenario.dns.ttl) if capture is not None else None
     with _without_collector():
         moves = mobility(scenario, run)
         _check(scenario, moves)
-        world = _World(scenario, moves, run, record=record)
+        world = _World(scenario, moves, run, record=record, tap=tap)
         steps = _STEPS if progress else 1
         for step in range(1, steps + 1):
             world.clock.run(moves.end * (step / steps))
             if progress:
                 progress(world.clock.now, moves.end)
+        if tap is not None:
+            tap.end()
         return world.finished()
 
 
@@ -137,19 +152,29 @@ def _check(scenario: Scenario, moves: Mobility) -> None:
         raise ScenarioError([Problem(place, "scenario.duration", what)])
 
 
+def _check_capture(scenario: Scenario) -> None:
+    if scenario.scenario.system != "mat":
+        what = f'is "{scenario.scenario.system}"; there are packets to capture of "mat" alone'
+        place = str(scenario.source.path or "scenario")
+        raise ScenarioError([Problem(place, "scenario.system", what)])
+
+
 @final
 class _World:
     """Everything that a scenario describes."""
 
-    def __init__(self, scenario: Scenario, moves: Mobility, run: int, *, record: bool) -> None:
+    def __init__(
+        self, scenario: Scenario, moves: Mobility, run: int, *, record: bool, tap: Tap | None = None
+    ) -> None:
         self._scenario = scenario
         self._moves = moves
         self._run = run
         self._parameters = Parameters.with_overrides(scenario.protocol)
         self.clock = Clock(moves.end)
-        self._tally = Tally(records=record)
+        self._tap = tap
+        self._tally = Tally(records=record, every_packet=tap is not None)
         self._interval = scenario.interval(self.clock.end)
-        self._network = Network(self.clock, self._stream("network"), self._interval)
+        self._network = Network(self.clock, self._stream("network"), self._interval, tap)
         self._zones = Zones()
         self._wiring = Wiring(
             self._network,
@@ -157,6 +182,7 @@ class _World:
             dns=scenario.dns,
             zones=self._zones,
             random=self._stream("dns"),
+            names=self._name_servers(),
         )
         self._hosts: list[Roamer] = []
         """By number."""
@@ -190,6 +216,13 @@ class _World:
         return random_stream(self._scenario.scenario.seed, self._run, name)
 
     # ---- building ------------------------------------------------------------------------------
+
+    def _name_servers(self) -> NameServers:
+        space = _IMS_SPACE[self._scenario.nodes.family]
+        found = NameServers(lambda number: address_in(space, _NAME_SERVERS + number))
+        if self._tap is not None:
+            self._tap.address(found.dns.address, found.dns.name, "")
+        return found
 
     def _build_baseline(self) -> Baseline:
         space = _IMS_SPACE[self._scenario.nodes.family]
@@ -262,6 +295,8 @@ class _World:
 
     def _build_host(self, name: str, role: str, home: Address) -> Roamer:
         number, handovers = len(self._hosts), self._handovers
+        if self._tap is not None:
+            self._tap.home(home, name)
         if self._baseline is not None:
             host: Roamer = self._baseline.host(number, name, role, home, handovers=handovers)
         else:

@@ -193,7 +193,7 @@ class Station(Party):
                 moved = self.store.by_mobile(effect.mobile_address)
                 self._apply(self._machine.read(now, effect, moved))
             case Lookup():
-                self._wiring.look_up(self, effect.home_address, self.site)
+                self._wiring.look_up(self, effect.home_address, self.site, self.endpoint.address)
             case Event() | Learned():
                 pass
             case _:

@@ -158,10 +158,22 @@ class Watch:
 class Tally:
     """All counts of a run, and the watches that are on."""
 
-    __slots__ = ("_begun", "_counts", "_watches", "ladders", "recording", "watching")
+    __slots__ = (
+        "_begun",
+        "_counts",
+        "_every_packet",
+        "_watches",
+        "ladders",
+        "recording",
+        "watching",
+    )
 
-    def __init__(self, *, records: bool = False) -> None:
-        """`records` keeps every line, for an animation; else only ladders are kept."""
+    def __init__(self, *, records: bool = False, every_packet: bool = False) -> None:
+        """`records` keeps every line, for an animation; else only ladders are kept.
+
+        With `every_packet` each data packet is wanted by somebody.
+        """
+        self._every_packet = every_packet
         self._counts: dict[tuple[str, str, str], Count] = {}
         self._begun = 0
         """Watches so far."""
@@ -242,8 +254,8 @@ class Tally:
         return self._note(line, next(named, None))
 
     def wants_data(self, sender: str, receiver: str) -> bool:
-        """Whether a data packet would get a line."""
-        if self.recording is not None:
+        """Whether a data packet would get a line, or is wanted otherwise."""
+        if self.recording is not None or self._every_packet:
             return True
         found = self._watches.get(sender), self._watches.get(receiver)
         return any(watch is not None and not watch.is_full for watch in found)

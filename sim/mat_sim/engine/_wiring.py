@@ -1,13 +1,15 @@
 """What stations and hosts share: sending messages, and asking the DNS."""
 
+from collections.abc import Callable
 from random import Random
 from typing import final
 
 from mat.address import Address, is_ipv4
-from mat.codec import size_of
+from mat.codec import encode, size_of
 from mat.effects import NotFound, Send
 from mat.mapping_table import Servers
 from mat.messages import MAT_PORT, Endpoint, Message
+from mat_files.capture import udp_packet
 from mat_files.scenario import Dns
 from mat_sim.engine._clock import Happening
 from mat_sim.engine._network import Network, Party, Site
@@ -21,6 +23,7 @@ from mat_sim.engine._tally import (
     headers,
     received,
 )
+from mat_sim.engine._tap import Correspondent, Enquiry
 from mat_sim.engine._zones import Zones
 
 
@@ -47,6 +50,12 @@ class Letter(Counted):
         """Its length with IP and UDP header, bytes."""
         return size_of(self._message) + headers(4 if is_ipv4(self.destination) else 6)
 
+    def content(self) -> bytes:
+        """The datagram of the message."""
+        assert self.source is not None
+        ends = Endpoint(self.source, MAT_PORT), Endpoint(self.destination, MAT_PORT)
+        return udp_packet(ends[0], ends[1], encode(self._message))
+
     def reach(self, holder: Party) -> None:
         """Hand it over."""
         origin = self.origin
@@ -61,16 +70,33 @@ class Letter(Counted):
 class Wiring:
     """Messages between parties, the DNS with its caches, and the count of it all."""
 
-    __slots__ = ("_dns", "_random", "_resolvers", "_zones", "network", "tally", "warm_until")
+    __slots__ = (
+        "_dns",
+        "_names",
+        "_random",
+        "_resolvers",
+        "_zones",
+        "network",
+        "tally",
+        "warm_until",
+    )
 
     def __init__(
-        self, network: Network, tally: Tally, *, dns: Dns, zones: Zones, random: Random
+        self,
+        network: Network,
+        tally: Tally,
+        *,
+        dns: Dns,
+        zones: Zones,
+        random: Random,
+        names: "NameServers",
     ) -> None:
         self.network = network
         self.tally = tally
         self._dns = dns
         self._zones = zones
         self._random = random
+        self._names = names
         self._resolvers: dict[Site, dict[Address, float]] = {}
         """Until when the resolver of a site may keep what it knows, s, by home address."""
         self.warm_until = 0.0
@@ -86,8 +112,10 @@ class Wiring:
             lines = self.tally.note_message(network.clock.now + lag, message, sender, receiver)
         Letter(network, source, there, message, count=count, lines=lines).depart(lag)
 
-    def look_up(self, asker: Party, home_address: Address, site: Site | None) -> None:
-        """Ask the DNS from a site; a cached answer takes no time."""
+    def look_up(
+        self, asker: Party, home_address: Address, site: Site | None, source: Address | None
+    ) -> None:
+        """Ask the DNS from a site and an address; a cached answer takes no time."""
         result = self._zones.find(home_address)
         clock, cached = self.network.clock, asker.cached
         known = cached is not None and cached.get(home_address, -1.0) > clock.now
@@ -98,18 +126,46 @@ class Wiring:
             lines = self.tally.look_up(clock.now, asker, home_address, answers=RESOLVER)
             back = self._dns.resolver.sample(self._random)
             told = _Told(asker, home_address, result, lines=lines)
-            out = asker.lag() + self._dns.resolver.sample(self._random)
+            lag = asker.lag()
+            out = lag + self._dns.resolver.sample(self._random)
+            told.enquiry = self._enquiry(asker.name, source, self._names.of(site), home_address)
+            if told.enquiry is not None:
+                told.enquiry.asked(clock.now + lag, clock.now + out)
             clock.after(out, _Asked(self, site, told, back))
             return
         lines = self.tally.look_up(clock.now, asker, home_address)
-        taken = asker.lag() + self._taken(site)
-        keep = clock.now + taken + self._dns.ttl
-        clock.after(taken, _Told(asker, home_address, result, keep=keep, lines=lines))
+        told = _Told(asker, home_address, result, lines=lines)
+        told.enquiry = self._enquiry(asker.name, source, self._names.dns, home_address)
+        taken = self._ask_dns(site, told.enquiry, result, asker.lag())
+        told.keep = clock.now + taken + self._dns.ttl
+        clock.after(taken, told)
 
-    def _taken(self, site: Site | None) -> float:
-        """How long the DNS takes to answer a question from a site, s."""
-        taken = 2 * self._dns.delay.sample(self._random) + self._dns.service.sample(self._random)
-        return taken if site is None else taken + 2 * site.delay(self._random)
+    def _enquiry(
+        self, asker: str, source: Address | None, server: Correspondent, home: Address
+    ) -> Enquiry | None:
+        """For a capture, if there is one."""
+        tap = self.network.tap
+        if tap is None or source is None:
+            return None
+        return tap.enquiry(Correspondent(asker, source), server, home)
+
+    def _ask_dns(
+        self,
+        site: Site | None,
+        enquiry: Enquiry | None,
+        result: Servers | NotFound,
+        lag: float = 0.0,
+    ) -> float:
+        """Ask the DNS itself from a site, so many seconds from now; how long it takes, s."""
+        way, now = self._dns.delay.sample(self._random), self.network.clock.now + lag
+        taken = 2 * way + self._dns.service.sample(self._random)
+        if site is not None:
+            there = site.delay(self._random)
+            taken, way = taken + 2 * there, way + there
+        if enquiry is not None:
+            enquiry.asked(now, now + way)
+            enquiry.answered(now + taken - way, now + taken, result)
+        return lag + taken
 
     def resolve(self, site: Site, told: "_Told", back: float) -> None:
         """A site's resolver is asked: it tells at once what it knows, and else asks the DNS."""
@@ -118,22 +174,53 @@ class Wiring:
         until = cache.get(told.home_address, -1.0)
         if until > now:
             told.keep = until
-            self.network.clock.after(back, told)
+            self._tell(told, back)
             return
         self.tally.count_look_up(RESOLVER, DNS_PARTY)
-        self.network.clock.after(self._taken(site), _Resolved(self, cache, told, back))
+        asks = self._names.of(site)
+        enquiry = self._enquiry(asks.name, asks.address, self._names.dns, told.home_address)
+        taken = self._ask_dns(site, enquiry, told.result)
+        self.network.clock.after(taken, _Resolved(self, cache, told, back))
 
     def resolved(self, cache: dict[Address, float], told: "_Told", back: float) -> None:
         """The DNS has answered a resolver, which keeps the answer and passes it on."""
         told.keep = cache[told.home_address] = self.network.clock.now + self._dns.ttl
+        self._tell(told, back)
+
+    def _tell(self, told: "_Told", back: float) -> None:
+        """A resolver answers."""
+        now = self.network.clock.now
+        if told.enquiry is not None:
+            told.enquiry.answered(now, now + back, told.result)
         self.network.clock.after(back, told)
+
+
+@final
+class NameServers:
+    """The DNS and the resolvers of sites, as hosts of their own: for captures alone."""
+
+    __slots__ = ("_address", "_resolvers", "dns")
+
+    def __init__(self, address: Callable[[int], Address]) -> None:
+        """`address` gives addresses that nobody else has, by number from 0."""
+        self._address = address
+        self.dns = Correspondent(DNS_PARTY, address(0))
+        self._resolvers: dict[Site, Correspondent] = {}
+
+    def of(self, site: Site) -> Correspondent:
+        """The resolver of a site."""
+        if site not in self._resolvers:
+            number = len(self._resolvers) + 1
+            made = Correspondent(f"{RESOLVER} {number}", self._address(number))
+            self._resolvers[site] = made
+        return self._resolvers[site]
 
 
 @final
 class _Told(Happening):
     """The DNS's answer reaches who asked."""
 
-    __slots__ = ("_asker", "_lines", "_result", "home_address", "keep")
+    __slots__ = ("_asker", "_lines", "enquiry", "home_address", "keep", "result")
 
     def __init__(
         self,
@@ -141,14 +228,15 @@ class _Told(Happening):
         home_address: Address,
         result: Servers | NotFound,
         *,
-        keep: float = -1.0,
         lines: list[Line] | None = None,
     ) -> None:
         self._asker = asker
         self.home_address = home_address
-        self._result = result
-        self.keep = keep
+        self.result = result
+        self.keep = -1.0
         """Until when the answer may be kept, s; past if it was cached already."""
+        self.enquiry: Enquiry | None = None
+        """Of the asker's, for a capture."""
         self._lines = lines
 
     def happen(self) -> None:
@@ -160,7 +248,7 @@ class _Told(Happening):
                 asker.cached = {}
             asker.cached[self.home_address] = self.keep
         received(self._lines, now)
-        asker.servers_found(self.home_address, self._result)
+        asker.servers_found(self.home_address, self.result)
 
 
 @final
