@@ -24,7 +24,7 @@ from mat_files.capture._packets import (
 )
 from mat_files.capture._pairing import Pairing
 from mat_files.capture._read import Capture, Packet, read_capture
-from mat_files.capture._write import CaptureWriter, writing
+from mat_files.capture._write import CaptureWriter, check_place, writing
 
 __all__ = [
     "DNS_PORT",
@@ -36,6 +36,7 @@ __all__ = [
     "IpPacket",
     "Packet",
     "Pairing",
+    "check_place",
     "datagram_of",
     "ims_answer",
     "ims_lookup",

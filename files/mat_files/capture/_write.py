@@ -83,6 +83,13 @@ def _name(address: Address, name: str) -> bytes:
     return _option(kind, to_packed(address) + name.encode() + b"\0")
 
 
+def check_place(path: Path) -> None:
+    """Raise `CaptureError` where there is no directory for such a file: before work begins."""
+    if not path.parent.is_dir():
+        what = f"{path}: there is no directory {path.parent}; make it, or name another"
+        raise CaptureError(what)
+
+
 @contextmanager
 def writing(path: Path) -> Generator[CaptureWriter]:
     """Write a capture: the file is there when all of it is. Raises `CaptureError`."""

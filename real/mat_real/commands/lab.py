@@ -89,6 +89,13 @@ def demo(logs: Path | None) -> None:
     help="New folder for logs and configurations; by default, one that stays only if something"
     " fails.",
 )
+@click.option(
+    "--pcapng",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write signalling, DNS and probes of all hosts into this capture, for Wireshark and mat"
+    " ladder.",
+)
 def run(
     scenario: str,
     *,
@@ -98,6 +105,7 @@ def run(
     overrides: tuple[str, ...],
     dhcp: bool,
     logs: Path | None,
+    pcapng: Path | None,
 ) -> None:
     """Play SCENARIO in namespaces: a TOML file, or one of mat's by its name (first, town).
 
@@ -105,6 +113,7 @@ def run(
     mat lab run first --out lab-results
     mat lab run my.toml --set nodes.interfaces=1 --out lab-results --logs lab-logs
     mat lab run first --dhcp --out lab-results         what DHCP really takes
+    mat lab run first --out lab-results --pcapng lab.pcapng     and mat ladder lab.pcapng
     mat sim compare first --lab lab-results            beside the simulator
 
     Movement takes as long as the scenario says; how long it takes in all is said first. It needs
@@ -118,7 +127,7 @@ def run(
     with _translated_errors():
         enter_user_namespace()
         read = load_scenario(find_scenario(scenario), overrides, trace, seed)
-        planned = ScenarioRun(read)
+        planned = ScenarioRun(read, pcapng)
         _tell_outlook(read.scenario.name, planned.outlook())
         if logs is None:
             _with_temporary_logs(lambda folder: _play(planned, out, folder, dhcp=dhcp))
@@ -146,6 +155,8 @@ def _play(planned: "ScenarioRun", out: Path, logs: Path, *, dhcp: bool) -> None:
         outcome = planned.play(out, logs, report, dhcp=dhcp)
     _tell_outcome(outcome)
     _say(f"Written to {out}: tables as Parquet and CSV, moves.csv, shares.csv.")
+    if planned.capture is not None:
+        _say(f"Written to {planned.capture}: signalling, DNS and probes of all hosts.")
 
 
 def _tell_outcome(outcome: "Outcome") -> None:
@@ -176,12 +187,12 @@ def _progress() -> "Generator[Report]":
 @contextmanager
 def _translated_errors() -> "Generator[None]":
     """What a lab or its input lacks as an error of the command line."""
-    from mat_files.errors import ResultsError, ScenarioError
+    from mat_files.errors import CaptureError, ResultsError, ScenarioError
     from mat_real.lab import LabError
 
     try:
         yield
-    except (LabError, ScenarioError, ResultsError) as error:
+    except (LabError, CaptureError, ScenarioError, ResultsError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'the lab'}: {error.strerror}") from error

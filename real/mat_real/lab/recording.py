@@ -3,19 +3,17 @@
 Theory of operation. One process (`mat_real.lab.recorder`) records the signalling, the DNS and the
 probes in all hosts: a datagram is there twice, once where it left and once where it arrived, with
 the kernel's times of one clock. What left is a transmission; what arrives with the same ends and
-the same content is its delivery, that of the last such transmission which has none yet: a repeat
-leaves long after its original has arrived, if that ever does. A transmission that does not arrive
+the same content is its delivery (`mat_files.capture.Pairing`). A transmission that does not arrive
 is lost, unless it left in the last `UNDER_WAY` seconds.
 """
 
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, final
 
 from mat.address import Address, is_ipv4, parse_address
 from mat.codec import Malformed, decode
@@ -30,11 +28,18 @@ from mat.messages import (
     MaQuery,
     Message,
 )
+from mat_files.capture import (
+    DNS_PORT,
+    Datagram,
+    Packet,
+    Pairing,
+    datagram_of,
+    read_capture,
+    writing,
+)
 from mat_real.lab import probe
 from mat_real.lab.errors import LabError
 from mat_real.lab.plan import Plan
-from mat_real.lab.savefile import Datagram, datagrams
-from mat_real.lab.services import DNS_PORT
 
 if TYPE_CHECKING:
     from mat_real.lab.programs import Program
@@ -50,9 +55,9 @@ WANTED: Final = (
     f" udp portrange {probe.PORT}-{probe.PORT + probe.MOST - 1} or (ip6 and {_OPTIONS_FIRST})"
 )
 DATA: Final = "data"
+AT: Final = "@"
+"""Between a host's name and where it is, in the name of a mobile address."""
 _IPV4_REVERSE: Final = b"\x07in-addr\x04arpa"
-
-_Ends: TypeAlias = tuple[Address, int, Address, int, bytes]
 
 
 @final
@@ -105,14 +110,31 @@ class Recording:
         """All that was sent so far, in order of time. Raises `LabError` if packets were missed."""
         self.check()
         found = _Matching(self.plan)
-        passed = [
-            (datagram.time, host, datagram)
-            for host, path in self._files.items()
-            for datagram in datagrams(path)
-        ]
-        for at, host, datagram in sorted(passed, key=lambda one: one[0]):
-            found.add(at - self._offset, host, datagram)
+        for host, packet in self._packets():
+            datagram = datagram_of(packet)
+            if datagram is not None:
+                found.add(datagram.time - self._offset, host, datagram)
         return found.transmissions
+
+    def write(self, path: Path) -> None:
+        """Write what was recorded so far in all hosts into one capture, with names of addresses.
+
+        Raises `LabError` if packets were missed, and `CaptureError` if it cannot be written.
+        """
+        self.check()
+        with writing(path) as writer:
+            for host in self._files:
+                writer.host(host)
+            writer.name(address_names(self.plan))
+            for host, packet in self._packets():
+                outward = bool(packet.outward)
+                writer.packet(packet.time, host, packet.content, packet.size, outward=outward)
+
+    def _packets(self) -> list[tuple[str, Packet]]:
+        """All that was recorded, in order of time, with the hosts that it passed."""
+        captures = {host: read_capture(path) for host, path in self._files.items()}
+        passed = [(host, packet) for host, one in captures.items() for packet in one.packets]
+        return sorted(passed, key=lambda one: one[1].time)
 
 
 _MISSED: Final = " missed\n"
@@ -125,7 +147,7 @@ class _Matching:
     def __init__(self, plan: Plan) -> None:
         self.transmissions: list[Transmission] = []
         self._owners = _Owners(plan)
-        self._pending: dict[_Ends, list[Transmission]] = defaultdict(list)
+        self._pairs = Pairing[Transmission]()
         self._asked: dict[tuple[str, int], Message] = {}
         """Requests, by who sent them and their sequence."""
 
@@ -136,9 +158,10 @@ class _Matching:
             one = self._sent(at, host, datagram)
             if one is not None:
                 self.transmissions.append(one)
-                self._pending[ends].append(one)
-        elif self._pending[ends]:
-            arrived = self._pending[ends].pop()
+                self._pairs.left(ends, one)
+            return
+        arrived = self._pairs.arrived(ends)
+        if arrived is not None:
             arrived.received, arrived.receiver = at, host
 
     def _sent(self, at: float, host: str, datagram: Datagram) -> Transmission | None:
@@ -191,19 +214,24 @@ class _Owners:
 
     @cached_property
     def _names(self) -> dict[Address, str]:
-        return {parse_address(str(address)): name for name, address in self._all()}
+        return {one: name.partition(AT)[0] for one, name in address_names(self._plan).items()}
 
-    def _all(self) -> Iterator[tuple[str, object]]:
-        plan = self._plan
-        for server in (*plan.ims, plan.dns):
-            yield from ((server.name, address) for address in server.address)
-        for node in plan.nodes:
-            yield from ((node.name, address) for address in node.home or ())
-            if node.site is not None:
-                yield from ((node.name, address) for address in node.site.host(1))
-                continue
-            networks = [node.network] if node.network else [one.name for one in plan.networks]
-            for network in networks:
-                for interface in range(node.interfaces):
-                    moa = plan.moa(node.name, network, interface)
-                    yield from ((node.name, address) for address in moa)
+
+def address_names(plan: Plan) -> dict[Address, str]:
+    """What addresses are called in captures: m1 at home, m1@A in network A, m1@site at a site."""
+    return {parse_address(str(address)): name for name, address in _named(plan)}
+
+
+def _named(plan: Plan) -> Iterator[tuple[str, object]]:
+    for server in (*plan.ims, plan.dns):
+        yield from ((server.name, address) for address in server.address)
+    for node in plan.nodes:
+        yield from ((node.name, address) for address in node.home or ())
+        if node.site is not None:
+            yield from ((f"{node.name}{AT}site", address) for address in node.site.host(1))
+            continue
+        networks = [node.network] if node.network else [one.name for one in plan.networks]
+        for network in networks:
+            for interface in range(node.interfaces):
+                moa = plan.moa(node.name, network, interface)
+                yield from ((f"{node.name}{AT}{network}", address) for address in moa)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
+from mat_files.capture import check_place
 from mat_files.mobility import Mobility, mobility
 from mat_files.results import Results, check_directory
 from mat_files.scenario import Scenario
@@ -65,7 +66,9 @@ class ScenarioRun:
     Raises `LabError` where the lab cannot do what it says, and `ScenarioError` for its movement.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, capture: Path | None = None) -> None:
+        """What is recorded goes into the file `capture` as well."""
+        self.capture = capture
         self._scenario = scenario
         self._moves: Mobility = mobility(scenario)
         self._plan: Plan = plan_of(scenario, plain=(), moves=self._moves)
@@ -83,11 +86,14 @@ class ScenarioRun:
         """Play it, and write the results into `out`; logs go to `logs`, an empty folder.
 
         Addresses come when the scenario says; with `dhcp`, or where the scenario has it, when DHCP
-        brings them. Raises `LabError` and `ResultsError`.
+        brings them. Raises `LabError`, `CaptureError` and
+        `ResultsError`.
         """
         dhcp = dhcp or asks_dhcp(self._scenario)
         require(PROGRAMS | PROGRAMS_OF_NODES)
         check_directory(out)
+        if self.capture is not None:
+            check_place(self.capture)
         names = [node.name for node in self._plan.nodes]
         mobile = [node.name for node in self._plan.nodes if node.mobile]
         with Lab(self._plan, logs) as lab:
@@ -110,6 +116,8 @@ class ScenarioRun:
         for stream in streams:
             stream.stop()
         write_results(out, self._scenario, self._plan, played, streams)
+        if self.capture is not None:
+            played.recording.write(self.capture)
         outcomes = Counter(map(str, Results.read(out).handovers["outcome"]))
         late = max((move.late for move in played.moves), default=0.0)
         return Outcome(outcomes, late)
