@@ -2,12 +2,25 @@
 
 One line per message at its time of sending, in order; the time of its arrival is at the right.
 Signalling is drawn solid, data dashed, look-ups in the DNS dotted; a lost message ends in a cross.
+Of what was recorded in one place alone it is known when it passed there, and no more.
 """
 
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
+
+from mat.messages import (
+    HaAnswer,
+    HaNotify,
+    HaNotifyAck,
+    HaQuery,
+    ImsUpdate,
+    ImsUpdateReply,
+    MaAnswer,
+    MaQuery,
+    Message,
+)
 
 WIDTH: Final = 100
 """Columns that a diagram fits into."""
@@ -22,7 +35,8 @@ _WIDEST: Final = 26
 class LadderMessage:
     """A message: times in seconds (`received` is `None` if it was lost), who, what.
 
-    `step` is its number in the paper's figures, where it has one.
+    `step` is its number in the paper's figures, where it has one. Of one that was not `watched`
+    nobody knows whether it arrived; `received` is `None` then too.
     """
 
     sent: float
@@ -32,6 +46,12 @@ class LadderMessage:
     label: str
     step: str | None = None
     kind: Literal["signal", "data", "dns"] = "signal"
+    watched: bool = True
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is known that it never arrived."""
+        return self.watched and self.received is None
 
     @property
     def text(self) -> str:
@@ -59,8 +79,9 @@ def ladder(
     participants: Sequence[str] = (),
     *,
     ascii_only: bool | None = None,
+    width: int = WIDTH,
 ) -> str:
-    """The diagram of `messages`, at most `WIDTH` columns wide.
+    """The diagram of `messages`, at most `width` columns wide.
 
     `participants` are the columns from left to right; those not named follow, in order of
     appearance, before the last. Times are in ms from the first message. `ascii_only` is taken from
@@ -71,41 +92,72 @@ def ladder(
     if ascii_only is None:
         ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
     ordered = sorted(messages, key=lambda message: message.sent)
-    chart = _Chart(_columns(ordered, participants), _ASCII if ascii_only else _UNICODE)
-    lines = [chart.head()]
-    for message, count in _merged(ordered):
+    glyphs = _ASCII if ascii_only else _UNICODE
+    chart = _Chart(columns_of(ordered, participants), glyphs, width)
+    lines = [chart.head(time_title(ordered))]
+    for message, count in merged(ordered):
         lines += chart.message(message, count, ordered[0].sent)
     return "\n".join([*lines, chart.life("", "").rstrip()])
 
 
-def _columns(messages: Iterable[LadderMessage], participants: Sequence[str]) -> list[str]:
+def time_title(messages: Iterable[LadderMessage]) -> str:
+    """What the times at the left are."""
+    return "sent ms" if any(message.watched for message in messages) else "seen ms"
+
+
+def columns_of(messages: Iterable[LadderMessage], participants: Sequence[str]) -> list[str]:
+    """The columns of a diagram from left to right, `participants` as for `ladder`."""
     seen = dict.fromkeys(name for message in messages for name in (message.from_, message.to))
     named = [name for name in participants if name in seen]
     others = [name for name in seen if name not in named]
     return named[:-1] + others + named[-1:]
 
 
-def _merged(messages: Sequence[LadderMessage]) -> list[tuple[LadderMessage, int]]:
-    """Messages with counts: data packets in a row that differ only in time become one line."""
-    merged: list[tuple[LadderMessage, int]] = []
+def merged(messages: Iterable[LadderMessage]) -> list[tuple[LadderMessage, int]]:
+    """Messages with counts: data packets that differ only in time become one line.
+
+    But for those between which there is anything but data, or data of the same way with another
+    fate.
+    """
+    lines: list[tuple[LadderMessage, int]] = []
+    latest: dict[tuple[str, str], int] = {}
+    """The line of the last data each way, since there was anything else."""
     for message in messages:
-        if merged and message.kind == "data" and _alike(merged[-1][0], message):
-            merged[-1] = (merged[-1][0], merged[-1][1] + 1)
-        else:
-            merged.append((message, 1))
-    return merged
+        if message.kind != "data":
+            latest.clear()
+        way = message.from_, message.to
+        place = latest.get(way) if message.kind == "data" else None
+        if place is not None and _alike(lines[place][0], message):
+            lines[place] = lines[place][0], lines[place][1] + 1
+            continue
+        if message.kind == "data":
+            latest[way] = len(lines)
+        lines.append((message, 1))
+    return lines
 
 
 def _alike(first: LadderMessage, second: LadderMessage) -> bool:
-    same = (first.from_, first.to, first.label, first.step, first.kind)
-    lost = first.received is None, second.received is None
-    return lost[0] == lost[1] and same == (
-        second.from_,
-        second.to,
-        second.label,
-        second.step,
-        second.kind,
-    )
+    return (first.label, first.step, first.lost) == (second.label, second.step, second.lost)
+
+
+def step_of(message: Message, from_node: bool, to_node: bool, *, first: bool = False) -> str:
+    """The step of the paper's figures that a message is (primes: docs/protocol.md, section 8).
+
+    `from_node` and `to_node` tell nodes from servers. A node's question for another is step 7,
+    or step 1 if it speaks `first`: nothing has come from the other yet.
+    """
+    match message:
+        case ImsUpdate() | ImsUpdateReply():
+            return "1"
+        case HaNotify():
+            return "2'" if from_node and to_node else "2"
+        case HaNotifyAck():
+            return "4'" if from_node and to_node else "4"
+        case MaQuery() | MaAnswer():
+            asked_by_node = from_node if isinstance(message, MaQuery) else to_node
+            return ("1" if first else "7") if asked_by_node else "3"
+        case HaQuery() | HaAnswer():
+            return "6"
 
 
 @final
@@ -114,20 +166,20 @@ class _Chart:
 
     __slots__ = ("_at", "_glyphs", "_span")
 
-    def __init__(self, columns: Sequence[str], glyphs: _Glyphs) -> None:
-        room = WIDTH - _LEFT - _RIGHT - 2
+    def __init__(self, columns: Sequence[str], glyphs: _Glyphs, width: int) -> None:
+        room = width - _LEFT - _RIGHT - 2
         gap = min(_WIDEST, room // max(1, len(columns) - 1))
         self._at = {name: index * gap for index, name in enumerate(columns)}
         self._span = gap * (len(columns) - 1) + 1
         self._glyphs = glyphs
 
-    def head(self) -> str:
+    def head(self, times: str) -> str:
         """The line of names, each beginning above its life line."""
         names = list(" " * (self._span + _RIGHT))
         for name, at in self._at.items():
             gap = max(1, self._span // max(1, len(self._at) - 1))
             names[at : at + gap] = list(name[: gap - 1].ljust(gap))
-        return f"{'sent ms':>{_LEFT - 1}}  {''.join(names).rstrip()}"
+        return f"{times:>{_LEFT - 1}}  {''.join(names).rstrip()}"
 
     def life(self, left: str, right: str) -> str:
         """A line on which nothing happens."""
@@ -136,7 +188,7 @@ class _Chart:
     def message(self, message: LadderMessage, count: int, origin: float) -> list[str]:
         """One line for a message, or two where its text does not fit into the arrow."""
         sent = f"{(message.sent - origin) * 1000:.1f}"
-        arrival = "lost"
+        arrival = "lost" if message.lost else ""
         if message.received is not None:
             arrival = f"{(message.received - origin) * 1000:.1f}"
         text = message.text + (f" {self._glyphs.times}{count}" if count > 1 else "")
@@ -158,7 +210,7 @@ class _Chart:
             shaft[begin : begin + len(text) + 2] = f" {text} "
         if shaft:
             tip = self._glyphs.right if end > start else self._glyphs.left
-            shaft[-1 if end > start else 0] = self._glyphs.lost if message.received is None else tip
+            shaft[-1 if end > start else 0] = self._glyphs.lost if message.lost else tip
         row[low + 1 : high] = shaft
         return row
 

@@ -24,6 +24,7 @@ from mat_files.capture._packets import (
 )
 from mat_files.capture._pairing import Pairing
 from mat_files.capture._read import Capture, Packet, read_capture
+from mat_files.capture._story import Story, story_of
 from mat_files.capture._write import CaptureWriter, check_place, writing
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "IpPacket",
     "Packet",
     "Pairing",
+    "Story",
     "check_place",
     "datagram_of",
     "ims_answer",
@@ -44,6 +46,7 @@ __all__ = [
     "ip_packet",
     "probe_payload",
     "read_capture",
+    "story_of",
     "udp_packet",
     "writing",
 ]

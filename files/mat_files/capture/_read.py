@@ -79,6 +79,10 @@ def read_capture(path: Path) -> Capture:
     return capture
 
 
+def _within(capture: Capture) -> str:
+    return f"within what follows packet {len(capture.packets)}"
+
+
 def _check_link(path: Path, link: int) -> None:
     if link not in LINKS:
         known = "Ethernet, Linux cooked, raw IP"
@@ -120,12 +124,12 @@ def _read_pcap(path: Path, content: bytes) -> Capture:
     at = head.size
     while at < len(content):
         if at + record.size > len(content):
-            capture.cut = f"within packet {len(capture.packets) + 1}"
+            capture.cut = _within(capture)
             break
         seconds, fine, kept, size = record.unpack_from(content, at)
         begin, at = at + record.size, at + record.size + kept
         if at > len(content):
-            capture.cut = f"within packet {len(capture.packets) + 1}"
+            capture.cut = _within(capture)
             break
         time = seconds * _SECOND + fine * unit
         capture.packets += _Interface("", link).packets(time, content[begin:at], size)
@@ -154,12 +158,9 @@ class _Pcapng:
         while at < len(content):
             if content[at : at + 4] == _SECTION_START:
                 self._begin_section(content, at)
-            if at + _SHORTEST_BLOCK > len(content):
-                self._capture.cut = "within a block"
-                break
-            kind, size = Struct(f"{self._order}II").unpack_from(content, at)
+            kind, size = self._head(content, at)
             if size < _SHORTEST_BLOCK or size % 4 or at + size > len(content):
-                self._capture.cut = f"within packet {len(self._capture.packets) + 1}"
+                self._capture.cut = _within(self._capture)
                 break
             try:
                 self._block(kind, content[at + 8 : at + size - 4])
@@ -168,6 +169,13 @@ class _Pcapng:
             at += size
         self._capture.of_hosts = self._descriptions == {blocks.HOST}
         return self._capture
+
+    def _head(self, content: bytes, at: int) -> tuple[int, int]:
+        """Kind and size of a block; size 0 if it is not all there."""
+        if at + _SHORTEST_BLOCK > len(content):
+            return 0, 0
+        kind, size = Struct(f"{self._order}II").unpack_from(content, at)
+        return kind, size
 
     def _begin_section(self, content: bytes, at: int) -> None:
         little = content[at + 8 : at + 12] == blocks.BYTE_ORDER.to_bytes(4, "little")

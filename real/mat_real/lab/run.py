@@ -86,8 +86,7 @@ class ScenarioRun:
         """Play it, and write the results into `out`; logs go to `logs`, an empty folder.
 
         Addresses come when the scenario says; with `dhcp`, or where the scenario has it, when DHCP
-        brings them. Raises `LabError`, `CaptureError` and
-        `ResultsError`.
+        brings them. Raises `LabError`, `CaptureError` and `ResultsError`.
         """
         dhcp = dhcp or asks_dhcp(self._scenario)
         require(PROGRAMS | PROGRAMS_OF_NODES)

@@ -9,19 +9,19 @@ from mat.codec import size_of
 from mat.messages import (
     NAMES,
     HaNotify,
-    HaNotifyAck,
     ImsUpdate,
-    ImsUpdateReply,
     MaAnswer,
     MaQuery,
     Message,
 )
-from mat_files.ladder import LadderMessage
+from mat_files.ladder import LadderMessage, step_of
 from mat_sim.baselines import IPV4_HEADER, IPV6_HEADER, UDP_HEADER, Datagram
 from mat_sim.engine._network import Datagram as Travelling
 from mat_sim.engine._network import Network, Party
 
 DNS_PARTY: Final = "DNS"
+NODES: Final = ("MN", "CN")
+"""Roles of nodes; those of servers are their names."""
 RESOLVER: Final = "resolver"
 """Role of the caching resolvers of sites."""
 DNS_QUERY_SIZE: Final = 64
@@ -231,7 +231,7 @@ class Tally:
         if not self._concerns(sender.name, name, about):
             return None
         there = receiver.role if receiver is not None else sender.role
-        step = _step(message, sender.role, there)
+        step = step_of(message, sender.role in NODES, there in NODES)
         return self._note(Line(now, sender.name, name, NAMES[type(message)], step, "signal"), about)
 
     def count_datagram(
@@ -360,21 +360,3 @@ def _about(message: Message) -> Address | None:
     if isinstance(message, MaQuery | MaAnswer | ImsUpdate | HaNotify):
         return message.home_address
     return None
-
-
-def _step(message: Message, sender: str, receiver: str) -> str | None:
-    """The step of the paper's figures that a message is (primes: docs/protocol.md, section 8)."""
-    between_nodes = sender in ("MN", "CN") and receiver in ("MN", "CN")
-    match message:
-        case ImsUpdate() | ImsUpdateReply():
-            return "1"
-        case HaNotify():
-            return "2'" if between_nodes else "2"
-        case HaNotifyAck():
-            return "4'" if between_nodes else "4"
-        case MaQuery():
-            return "7" if sender in ("MN", "CN") else "3"
-        case MaAnswer():
-            return "7" if receiver in ("MN", "CN") else "3"
-        case _:
-            return "6"
