@@ -252,7 +252,7 @@ local function home_of(frame, mobile)
 end
 
 local function remember(pinfo, message)
-  if message.kind == 7 or (message.code ~= 0 and message.kind % 2 == 0) then return end
+  if message.kind % 2 == 0 and message.code ~= 0 then return end
   for _, one in ipairs(message.moa) do
     for _, home in ipairs(message.hoa) do learn(pinfo.number, one, home, message.prefix) end
   end

@@ -21,10 +21,11 @@ from mat.messages import (
     ImsUpdate,
     ImsUpdateReply,
     MaAnswer,
+    MaQuery,
     Message,
     Type,
 )
-from mat.translation import MUO_IDENTIFIER
+from mat.translation import MUO_IDENTIFIER, Refusal, read_muo
 from mat_files.capture import ims_answer, udp_packet, writing
 from tests.files.wireshark import HERE, THERE, fields, message_capture, needs_tshark, tshark
 
@@ -166,6 +167,22 @@ def test_nonsense_is_read_or_refused_as_the_codec_does(tmp_path: Path) -> None:
     agree(tmp_path, [damaged(random, random.choice(DATAGRAMS)) for _ in range(3000)])
 
 
+def test_what_is_too_much_is_refused_as_the_codec_does(tmp_path: Path) -> None:
+    home, crowd = M1, tuple(Address(bytes(14) + bytes((9, n))) for n in range(9))
+    tail = b"".join(bytes((200 + n, 255)) + bytes(1018) for n in range(2))
+    agree(
+        tmp_path,
+        [
+            encode(MaAnswer(1, 0, home, crowd[:8], 1 << 32, 9)),
+            encode(MaAnswer(1, 0, home, crowd, 1 << 32, 9)),
+            encode(HaAnswer(1, 0, home, crowd, 1 << 32, 9, nonce=b"12345678")),
+            encode(MaQuery(1, home, nonce=b"12345678")) + tail[:1168],
+            encode(MaQuery(1, home, nonce=b"12345678")) + tail[:1172],
+            encode(MaQuery(1, home, nonce=b"12345678")) + tail,
+        ],
+    )
+
+
 def damaged(random: Random, datagram: bytes) -> bytes:
     """A datagram with a few other bytes, mostly where it matters, or with something behind it."""
     changed = bytearray(datagram)
@@ -236,7 +253,7 @@ def test_ims_records_in_the_dns_are_shown(tmp_path: Path) -> None:
 
 
 def test_an_ims_record_that_cannot_be_read_is_called_malformed(tmp_path: Path) -> None:
-    random, several = Random(2), list[bytes]()
+    random, several = Random(2), [bytes((10, 1, 0, 0, 192, 0, 2, 1)), bytes((10, 4, 1, 1, 9))]
     for _ in range(400):
         changed = bytearray(random.choice(RECORDS).to_rdata())
         at = random.choice((1, 1, 2, 3, 4, random.randrange(len(changed))))
@@ -258,14 +275,26 @@ def test_a_muo_is_shown_and_another_experiment_is_not(tmp_path: Path) -> None:
         with_muo,
         with_muo.replace(MUO_IDENTIFIER, b"AM", 1),
         with_muo.replace(home, parse_address("10.1.0.1"), 1),
+        in_company(with_muo),
     ]
     with writing(path) as writer:
         for packet in packets:
             writer.packet(0, "here", packet, len(packet), outward=True)
-    first, second, third = fields(path, ["mat.muo.hoa", "mat.muo.flags", "mat.muo.malformed"])
+    first, second, third, fourth = fields(
+        path, ["mat.muo.hoa", "mat.muo.flags", "mat.muo.malformed"]
+    )
     assert first == {"mat.muo.hoa": ["2001:db8:1::1"], "mat.muo.flags": ["0x0000"]}
     assert second == {}
-    assert set(third) == {"mat.muo.malformed"}
+    assert set(third) == set(fourth) == {"mat.muo.malformed"}
+
+
+def in_company(packet: bytes) -> bytes:
+    """The packet with another option beside the MUO."""
+    header, padding = packet[40:64], bytes((1, 6)) + bytes(6)
+    longer = (int.from_bytes(packet[4:6]) + 8).to_bytes(2)
+    grown = packet[:4] + longer + packet[6:40] + header[:1] + b"\3" + header[2:]
+    assert read_muo(grown + padding + packet[64:]) is Refusal.MUO_MALFORMED
+    return grown + padding + packet[64:]
 
 
 # ---- the conversation --------------------------------------------------------------------------

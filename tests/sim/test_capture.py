@@ -100,6 +100,8 @@ def kind(ip: IpPacket) -> str:
         ("nodes.family=6",),
         ("dns.resolver=0.001",),
         ("traffic.established=true",),
+        # What is asked then is answered behind the end.
+        ("scenario.duration=0.01",),
     ],
     ids=str,
 )
