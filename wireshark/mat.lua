@@ -180,6 +180,7 @@ local function shown(address)
 end
 
 local function masked(address, length)
+  if length == EXACT then return address end
   local bytes = math.floor(length / 8)
   local rest = length % 8
   local kept = address:sub(1, bytes)
@@ -631,22 +632,23 @@ local function add_home(tree, field, home)
 end
 
 function post.dissector(_, pinfo, root)
-  local options, records = { option_data() }, { record_data() }
   local source = first_address(ip_source, ip6_source)
   if not source then return end
-  local tree
-  local function own()
-    tree = tree or root:add(post)
-    return tree
+  local is_option, is_record = option_data(), record_data()
+  local tree = (is_option or is_record) and root:add(post) or nil
+  if is_option then
+    for _, found in ipairs({ option_data() }) do add_muo(tree, found, pinfo, source) end
   end
-  for _, found in ipairs(options) do add_muo(own(), found, pinfo, source) end
-  for _, found in ipairs(records) do add_record(own(), found) end
+  if is_record then
+    for _, found in ipairs({ record_data() }) do add_record(tree, found) end
+  end
   if #lengths == 0 then return end
-  local from = home_of(pinfo.number, source)
-  if from then add_home(own(), p.source, from) end
   local destination = first_address(ip_destination, ip6_destination)
-  local to = destination and home_of(pinfo.number, destination)
-  if to then add_home(own(), p.destination, to) end
+  local from, to = home_of(pinfo.number, source), destination and home_of(pinfo.number, destination)
+  if not from and not to then return end
+  tree = tree or root:add(post)
+  if from then add_home(tree, p.source, from) end
+  if to then add_home(tree, p.destination, to) end
 end
 
 register_postdissector(post)
