@@ -33,7 +33,7 @@ from mat_files.capture import (
     udp_packet,
     writing,
 )
-from mat_files.capture.command import ladder
+from mat_files.ladder_command import ladder
 
 NONCE = b"12345678"
 SECOND = 10**9

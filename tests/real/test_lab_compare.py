@@ -223,6 +223,14 @@ def test_logs_go_to_a_new_folder_only(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@needs_root
+def test_a_capture_needs_a_directory_that_is_there(tmp_path: Path) -> None:
+    scenario, out, capture = written(tmp_path), tmp_path / "out", tmp_path / "no" / "x.pcapng"
+    done = mat("lab", "run", scenario, "--out", out, "--pcapng", capture)
+    assert done.returncode == 1
+    assert f"there is no directory {capture.parent}; make it" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("override", "what"),
     [

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mat_files.capture import writing
-from mat_files.capture.command import ladder
+from mat_files.ladder_command import ladder
 from mat_files.library import find_scenario
 from mat_files.scenario import load_scenario
 from mat_sim.engine import simulate

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from mat_files.distributions import Constant
+from mat_files.ladder import LadderMessage
 from mat_files.results import Results
 from mat_files.scenario import (
     About,
@@ -30,7 +31,6 @@ from mat_sim.engine import Run, simulate
 from mat_sim.engine._capacity import Transmitter
 from mat_sim.engine._clock import NEVER, Clock
 from mat_sim.engine._host import Host
-from mat_sim.ladder import LadderMessage
 from mat_sim.study import Statistic, steady_state
 from mat_sim.theory import md1_wait, md1k_loss, queue_length
 from tests.sim import test_baseline_runs as baselines

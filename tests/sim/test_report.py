@@ -101,7 +101,14 @@ def test_figure_of_nothing_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mat_sim", "mat_files.library", "mat_files.ladder", "mat_files.schema"]
+    "name",
+    [
+        "mat_sim",
+        "mat_files.library",
+        "mat_files.ladder",
+        "mat_files.ladder_command",
+        "mat_files.schema",
+    ],
 )
 def test_light_modules_import_nothing_heavy(name: str) -> None:
     code = (

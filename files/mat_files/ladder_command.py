@@ -65,7 +65,7 @@ def ladder(
     mat sim run first --pcapng first.pcapng
     mat ladder first.pcapng --between 0 2           the start of communication
     mat ladder first.pcapng --node m1 --no-data     signalling of m1 alone
-    mat ladder first.pcapng -o handover.svg --between 19.9 20.3
+    mat ladder first.pcapng -o handover.svg --between 10.42 10.52
     tcpdump -i any -w here.pcap 'udp port 49628 or port 53'; mat ladder here.pcap
 
     Numbers in brackets are steps of docs/protocol.md (8.2, 8.3). Times are in ms from the first
