@@ -26,7 +26,7 @@ from mat.address import Address, is_unicast, to_packed
 from mat.dhcp_messages import ANY, BROADCAST, DhcpMessage, Kind, Option
 from mat.exchanges import Random
 
-RETRANSMISSION: Final = (0.1, 0.4, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+RETRANSMISSION: Final[tuple[float, ...]] = (0.1, 0.4, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds from each transmission to the next while there is no address; the last one repeats."""
 _JITTER: Final = 0.1
 _REQUEST_ATTEMPTS: Final = 4

@@ -15,6 +15,8 @@ _RESTING: Final = 6_500
 awake at a time; its row of results included."""
 _BUSY: Final = 14_000
 """Bytes of a node with traffic, its flows' state included."""
+_DHCP: Final = 1_500
+"""Bytes of a node's DHCP client and its lease, besides."""
 _PACKET: Final = 16
 """Bytes of what is remembered of one packet."""
 _MEMINFO: Final = Path("/proc/meminfo")
@@ -26,13 +28,14 @@ def bytes_needed(scenario: Scenario) -> float:
     count, traffic = scenario.nodes.count, scenario.traffic
     if count == "trace":
         return 0.0
+    clients = _DHCP if any(network.dhcp is not None for network in scenario.networks) else 0
     if traffic.pairs == "none" or not (traffic.up or traffic.down):
-        return count * (_RESTING if traffic.established else _BUSY)
+        return count * (clients + (_RESTING if traffic.established else _BUSY))
     packets = 0.0
     if traffic.events == "packets":
         rate = (traffic.up + traffic.down) * traffic.peers
         packets = rate * (scenario.scenario.duration or 0.0)
-    return count * (_BUSY + packets * _PACKET)
+    return count * (clients + _BUSY + packets * _PACKET)
 
 
 def bytes_free() -> float | None:

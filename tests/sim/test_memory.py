@@ -56,6 +56,11 @@ def test_the_command_line_says_so_too(crowd: Scenario) -> None:
     assert "GB are free; give fewer nodes" in result.output
 
 
+def test_clients_of_dhcp_count(crowd: Scenario) -> None:
+    without = crowd.changed({"nodes.family": 4, "nodes.count": 1000})
+    assert bytes_needed(without.changed({"network.1.dhcp": {}})) > bytes_needed(without)
+
+
 def test_what_fits_once_need_not_fit_in_two_processes(crowd: Scenario) -> None:
     free = bytes_free()
     assert free is not None
