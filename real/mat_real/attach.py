@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, get_args
 
 from mat_real.namespaces import NodeRef
 
-Role = Literal["mn", "cn", "ims"]
+Role = Literal["mn", "cn", "ims", "dns"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 """What a host can be. An MN and a CN run the same daemon: every node plays both parts."""
 
@@ -20,8 +20,9 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 def attach(node: NodeRef, role: Role, *options: str, **how: Any) -> subprocess.Popen[Any]:
     """Start the daemon of a role in a namespace.
 
-    `options` are those of `mat node run` or `mat ims serve`, `how` is for `subprocess.Popen`. The
-    process is the daemon itself: SIGTERM ends it, and takes away what it installed.
+    `options` are those of `mat node run`, `mat ims serve` or `mat dns serve`, `how` is for
+    `subprocess.Popen`. The process is the daemon itself: SIGTERM ends it, and takes away what it
+    installed.
     """
     command = [sys.executable, "-m", "mat_cli", "attach", "--ns", node.text, "--role", role]
     return subprocess.Popen([*command, *options], **how)

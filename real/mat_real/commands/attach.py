@@ -7,7 +7,7 @@ from mat_real.commands.extras import explained
 
 @click.command(
     "attach",
-    short_help="Run a node or mapping server inside another network namespace.",
+    short_help="Run a node, mapping server or DNS server inside another network namespace.",
     context_settings={"ignore_unknown_options": True},
 )
 @click.option(
@@ -20,27 +20,27 @@ from mat_real.commands.extras import explained
 @click.option(
     "--role",
     required=True,
-    type=click.Choice(["mn", "cn", "ims"]),
-    help="mn, cn: what `mat node run` does. ims: what `mat ims serve` does.",
+    type=click.Choice(["mn", "cn", "ims", "dns"]),
+    help="mn, cn: what `mat node run` does. ims: `mat ims serve`. dns: `mat dns serve`.",
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def attach(namespace: str, role: str, options: tuple[str, ...]) -> None:
-    """Be a node, or a mapping server, in the network namespace of a host of an emulator's.
+    """Be a node, or one of its servers, in the network namespace of a host of an emulator's.
 
-    OPTIONS are those of `mat node run` or `mat ims serve`. Takes root, or CAP_SYS_ADMIN.
+    OPTIONS are those of `mat node run`, `mat ims serve` or `mat dns serve`. Takes root, or
+    CAP_SYS_ADMIN. How this is done in Mininet, CORE and others: docs/emulators.md.
 
     \b
     mat attach --ns netns:h1 --role mn --config mn.toml       a namespace with a name
     mat attach --ns pid:4711 --role cn --config cn.toml       that of a process, as in Mininet
     mat attach --ns path:/run/docker/netns/1a2b --role ims --config ims.toml
     """
-    from mat_real.commands.ims import serve
-    from mat_real.commands.node import run
+    from mat_real.commands import dns, ims, node
 
-    command = serve if role == "ims" else run
+    commands = {"mn": node.run, "cn": node.run, "ims": ims.serve, "dns": dns.serve}
     with explained("real"):
         _enter(namespace)
-        command.main(list(options), prog_name=f"mat attach --role {role}", standalone_mode=False)
+        commands[role].main(list(options), prog_name=f"mat attach --role {role}", standalone_mode=False)
 
 
 def _enter(namespace: str) -> None:

@@ -1,0 +1,36 @@
+"""What tests of the adapters in real/emulators share: `mat` as a program, and places of their own.
+
+Emulators give fixed names to what they make and clean up machine-wide when something goes wrong.
+In namespaces of its own one may: networks, processes and mounts of the machine are out of reach.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+EMULATORS: Final = Path(__file__).parents[2] / "real/emulators"
+SANDBOX: Final = (
+    *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    # The loopback of the new network is down.
+    *("sh", "-c", 'ip link set lo up && exec "$@"', "sh"),
+)
+"""Before a command: it has networks, processes and mounts of its own, and all end with it."""
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    """Skip a test where a program is not installed."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {' '.join(missing)}")
+
+
+def mat_program(path: Path) -> Path:
+    """Write `mat` as a program that other Pythons and shells can start."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    places = os.pathsep.join(place for place in sys.path if place)
+    path.write_text(f"#!/bin/sh\nPYTHONPATH='{places}' exec '{sys.executable}' -m mat_cli \"$@\"\n")
+    path.chmod(0o755)
+    return path
