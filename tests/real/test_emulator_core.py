@@ -80,7 +80,7 @@ def test_a_daemon_that_ends_at_once_is_an_error_of_the_session_with_its_words(
     tmp_path: Path,
 ) -> None:
     done = run(tmp_path, "-c", SESSION, CORE / "mat_services", f"key={tmp_path}/none.key")
-    assert f"there is no key file {tmp_path}/none.key" in done.stdout, done.stdout
+    assert f"{tmp_path}/none.key: does not exist" in done.stdout, done.stdout
 
 
 def test_where_there_is_no_mat_the_error_says_how_to_name_it(tmp_path: Path) -> None:

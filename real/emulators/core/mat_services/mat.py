@@ -29,7 +29,7 @@ setsid ${command} > $log 2>&1 < /dev/null &
 pid=$!
 echo $pid > mat-${kind}.pid
 until ${ready}; do
-    kill -0 $pid || { cat $log >&2; exit 1; }
+    kill -0 $pid 2> /dev/null || { cat $log >&2; exit 1; }
     sleep 0.1
 done
 """
