@@ -35,7 +35,9 @@ def test_a_lock_has_a_hash_for_every_pin_and_no_address(lock: str) -> None:
     assert "--find-links" not in text
 
 
-def test_the_wheel_has_the_packages_their_types_and_the_scenarios(tmp_path: Path) -> None:
+def test_the_wheel_has_the_packages_their_types_the_scenarios_and_the_adapters(
+    tmp_path: Path,
+) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,
@@ -50,3 +52,8 @@ def test_the_wheel_has_the_packages_their_types_and_the_scenarios(tmp_path: Path
     scenarios = ROOT / "sim" / "scenarios"
     files = [path.relative_to(scenarios) for path in scenarios.rglob("*") if path.is_file()]
     assert {f"mat_files/scenarios/{path.as_posix()}" for path in files} <= shipped
+    assert {
+        "mat_real/emulators/mininet/mat_mininet.py",
+        "mat_real/emulators/core/mat_services/mat.py",
+        "mat_real/emulators/meshnet-lab/mat_start.sh",
+    } <= shipped

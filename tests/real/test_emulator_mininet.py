@@ -65,6 +65,20 @@ def test_mn_builds_the_topology_and_finds_mat_in_the_checkout(tmp_path: Path) ->
     assert f"configurations, keys and logs are in {tmp_path}/run" in done.stdout
 
 
+def test_a_topology_as_in_the_manual_runs_with_home_addresses_by_number(tmp_path: Path) -> None:
+    manual = (EMULATORS.parents[1] / "docs/emulators.md").read_text()
+    (text,) = re.findall(r"```python\n(.*?class Yours.*?)```", manual, re.DOTALL)
+    yours = tmp_path / "yours.py"
+    yours.write_text(text)
+    script = tmp_path / "commands"
+    script.write_text("py h1.wait_registered()\npy h2.wait_registered()\nh1 ping -c 2 10.1.0.2\n")
+    net = ("--custom", yours, "--topo", "yours", "--switch", "lxbr", "--controller", "none")
+    host = ("--host", "mat,home=10.1.0.{}")
+    done = run(tmp_path, "mn", *net, *host, "--test", "none", "--post", script)
+    assert "64 bytes from 10.1.0.2" in done.stdout
+    assert " 0% packet loss" in done.stdout
+
+
 LATER = """
 from mininet.net import Mininet
 from mininet.nodelib import LinuxBridge
@@ -123,8 +137,13 @@ def test_a_daemon_that_ends_at_once_is_an_error_with_its_words(tmp_path: Path) -
 def test_daemons_end_with_mininet_however_it_ends(tmp_path: Path, end: str) -> None:
     # Its processes are the machine's: the end of a sandbox is not what ends them.
     command = ["unshare", "--net", PYTHON, "-c", ONE_HOST, end]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    mininet = subprocess.Popen(command, env=environment(tmp_path), **pipes)
+    mininet = subprocess.Popen(
+        command,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         assert mininet.stdout
         daemon = Path("/proc", mininet.stdout.readline().strip())

@@ -47,14 +47,15 @@ def build(session):
     """
     router = add(session, "r", "IPForward")
     for net in (1, 2, 3):
-        link(session, router, session.add_node(SwitchNode, name=f"s{net}"), net - 1, net, 1)
+        switch = session.add_node(SwitchNode, name=f"s{net}")
+        link(session, router, switch, f"192.168.{net}.1", interface=net - 1)
     s1, s3 = by_name(session, "s1"), by_name(session, "s3")
     mn = add(session, "mn", "DefaultRoute", "MAT")
     cn = add(session, "cn", "DefaultRoute", "MAT")
-    plugs = link(session, mn, s1, 0, 1, 10)
-    link(session, cn, s3, 0, 3, 10)
-    link(session, add(session, "ims", "DefaultRoute", "MAT-IMS"), s3, 0, 3, 2)
-    link(session, add(session, "dns", "DefaultRoute", "MAT-DNS"), s3, 0, 3, 3)
+    plugs = link(session, mn, s1, "192.168.1.10")
+    link(session, cn, s3, "192.168.3.10")
+    link(session, add(session, "ims", "DefaultRoute", "MAT-IMS"), s3, "192.168.3.2")
+    link(session, add(session, "dns", "DefaultRoute", "MAT-DNS"), s3, "192.168.3.3")
     mn.set_service_config("MAT", {"home": "10.1.0.1"})
     cn.set_service_config("MAT", {"home": "10.1.0.2"})
     return mn, cn, plugs
@@ -67,9 +68,9 @@ def add(session, name, *services):
     return session.add_node(CoreNode, name=name, options=options)
 
 
-def link(session, node, switch, interface, net, host):
-    """Link a node's interface to a switch, with an address of 192.168.NET.0/24; both ends."""
-    data = InterfaceData(id=interface, ip4=f"192.168.{net}.{host}", ip4_mask=24)
+def link(session, node, switch, address, *, interface=0):
+    """Link a node's interface to a switch, with an address of a /24; both ends of the link."""
+    data = InterfaceData(id=interface, ip4=address, ip4_mask=24)
     return session.add_link(node.id, switch.id, data)
 
 
@@ -95,7 +96,7 @@ def handover(session, mn, cn, plugs):
     before = connections(mn)
     print("mn moves from s1 to s2", flush=True)
     unlink(session, mn, by_name(session, "s1"), *plugs)
-    link(session, mn, by_name(session, "s2"), 0, 2, 10)
+    link(session, mn, by_name(session, "s2"), "192.168.2.10")
     mn.cmd("ip route replace default via 192.168.2.1")
     so_far = len(intervals(mn))
     until(lambda: len(intervals(mn)) >= so_far + 3)

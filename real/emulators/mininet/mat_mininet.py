@@ -155,6 +155,7 @@ class MatHost(MatDaemonHost):
         return path
 
     def options(self):
+        """Those of `mat node run`, in a file."""
         fields = {
             "node.key": str(self.key),
             "node.control": str(self.file("sock")),
@@ -216,6 +217,7 @@ class ImsHost(MatDaemonHost):
         MatDaemonHost.__init__(self, name, **params)
 
     def options(self):
+        """Those of `mat ims serve`, in a file."""
         fields = {
             "ims.zones": self.zones,
             "ims.keys": str(_folder() / "keys"),
@@ -237,12 +239,14 @@ class DnsHost(MatDaemonHost):
     role = "dns"
 
     def options(self):
+        """Those of `mat dns serve`."""
         servers = [host for host in _hosts if isinstance(host, ImsHost)]
         records = [f"{zone}=10 49628 {ims.address}" for ims in servers for zone in ims.zones]
         zones = ["--zone", "in-addr.arpa", "--zone", "ip6.arpa", "--listen", f"{self.address}:53"]
         return [*zones, *(word for record in records for word in ("--record", record))]
 
     def is_ready(self):
+        """Whether it says that it serves."""
         return b"Serving on" in self.file("log").read_bytes()
 
 
@@ -312,7 +316,7 @@ def _program():
 def _mat(*words):
     """What a command of `mat` prints. Raises `MatError` with what it says."""
     command = [_program(), *map(str, words)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise MatError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
@@ -355,5 +359,5 @@ def _tied_to_this_process():
 
 @atexit.register
 def _stop_all():
-    for host in list(_running):
-        host.stop_daemon()
+    while _running:
+        _running[-1].stop_daemon()

@@ -40,7 +40,8 @@ def attach(namespace: str, role: str, options: tuple[str, ...]) -> None:
     commands = {"mn": node.run, "cn": node.run, "ims": ims.serve, "dns": dns.serve}
     with explained("real"):
         _enter(namespace)
-        commands[role].main(list(options), prog_name=f"mat attach --role {role}", standalone_mode=False)
+        name = f"mat attach --role {role}"
+        commands[role].main(list(options), prog_name=name, standalone_mode=False)
 
 
 def _enter(namespace: str) -> None:

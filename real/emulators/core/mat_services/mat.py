@@ -135,7 +135,7 @@ class MatService(_MatDaemon, CoreService):
         self.folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         words = ["key", "new", *self.home().split(), "--keys", self.folder() / "keys", "--out"]
         command = [self.program(), *words, self.key()]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             raise CoreError(f"node({self.node.name}): {done.stderr.strip()}")
         return True
