@@ -19,6 +19,8 @@ SANDBOX: Final = (
     *("sh", "-c", 'ip link set lo up && exec "$@"', "sh"),
 )
 """Before a command: it has networks, processes and mounts of its own, and all end with it."""
+NAMES: Final = ("sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh")
+"""After `SANDBOX`: names of network namespaces of its own, too."""
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

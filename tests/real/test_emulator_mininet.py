@@ -144,9 +144,10 @@ def test_daemons_end_with_mininet_however_it_ends(tmp_path: Path, end: str) -> N
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    assert mininet.stdout
+    daemon = Path("/proc", mininet.stdout.readline().strip() or "nothing")
     try:
-        assert mininet.stdout
-        daemon = Path("/proc", mininet.stdout.readline().strip())
+        assert daemon.name.isdecimal()
         if end.startswith("SIG"):
             assert b"mat_cli" in daemon.joinpath("cmdline").read_bytes()
             mininet.send_signal(signal.Signals[end])
@@ -154,6 +155,8 @@ def test_daemons_end_with_mininet_however_it_ends(tmp_path: Path, end: str) -> N
     finally:
         mininet.kill()
         mininet.communicate()
+        if daemon.exists():
+            os.kill(int(daemon.name), signal.SIGKILL)
 
 
 def test_where_there_is_no_mat_the_error_says_how_to_name_it(tmp_path: Path) -> None:

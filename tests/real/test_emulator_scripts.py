@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from mat_real.namespaces import NodeRef, namespaces
-from tests.real.emulators import EMULATORS, SANDBOX, mat_program, needs
-from tests.real.ims_server import wait_until
+from tests.real.emulators import EMULATORS, NAMES, SANDBOX, mat_program, needs
 from tests.real.privilege import needs_root
 
 pytestmark = [needs_root, needs("ip", "nsenter", "unshare", "iperf3", "ping", "ss")]
@@ -52,50 +51,43 @@ def survived(said: str) -> bool:
     return before == after != [] and len(intervals) >= 6
 
 
-def left_over(folder: Path, number: int) -> list[str]:
-    """Processes of a script's daemons, and namespaces with its process number in their names."""
-    processes = [
-        entry.name
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdecimal() and str(folder) in _command_line(entry)
-    ]
-    return [*processes, *(path.name for path in Path("/run/netns").glob(f"mat{number}-*"))]
+LEFT = """
+echo LEFT OVER
+ip netns list
+for process in /proc/[0-9]*; do tr '\\0' ' ' < $process/cmdline; echo; done
+"""
 
 
-def _command_line(process: Path) -> str:
-    try:
-        return process.joinpath("cmdline").read_text()
-    except OSError:
-        return ""
+def nothing_is_left(said: str) -> bool:
+    """Whether a script has taken away its namespaces, and ended its daemons."""
+    left = said.split("LEFT OVER")[1]
+    return not re.search(r"^mat\d+-|mat_cli|sleep infinity|iperf3", left, re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", ["netns", "unshare"])
 def test_a_host_of_plain_namespaces_moves_and_nothing_is_left_of_it(
     tmp_path: Path, kind: str
 ) -> None:
-    # The script takes the place of the shell: its number is known.
-    shell = f'echo $$ > "$TMPDIR/number"; exec {EMULATORS}/namespaces/{kind}.sh'
-    assert survived(run(tmp_path, "sh", "-c", shell))
-    assert not left_over(tmp_path, int((tmp_path / "number").read_text()))
+    script = EMULATORS / f"namespaces/{kind}.sh"
+    shell = f"{script} || exit\n{LEFT}"
+    said = run(tmp_path, *SANDBOX, *NAMES, "sh", "-c", shell)
+    assert survived(said)
+    assert nothing_is_left(said)
     assert not list(tmp_path.glob("mat-example-*"))
 
 
 def test_a_script_that_is_ended_in_between_leaves_nothing_but_its_logs(tmp_path: Path) -> None:
-    with (tmp_path / "said").open("w") as said:
-        script = subprocess.Popen(
-            [EMULATORS / "namespaces/netns.sh"],
-            env=environment(tmp_path),
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-        )
-    try:
-        wait_until(lambda: any(tmp_path.glob("mat-example-*/mn.sock")))
-    finally:
-        script.send_signal(signal.SIGTERM)
-        code = script.wait(LIMIT)
-    assert code == 143
-    assert not left_over(tmp_path, script.pid)
+    shell = f"""
+{EMULATORS}/namespaces/netns.sh &
+until ls "$TMPDIR"/mat-example-*/mn.sock; do sleep 0.2; done
+kill $!
+wait $!
+echo code $?
+{LEFT}
+"""
+    said = run(tmp_path, *SANDBOX, *NAMES, "sh", "-c", shell)
+    assert "code 143" in said
+    assert nothing_is_left(said)
     assert list(tmp_path.glob("mat-example-*/mn.log"))
 
 
@@ -103,7 +95,12 @@ def test_a_script_that_is_ended_in_between_leaves_nothing_but_its_logs(tmp_path:
 def node() -> Generator[NodeRef]:
     """A namespace with a name as meshnet-lab has them."""
     with namespaces(f"ns-mat{os.getpid()}") as (made,):
-        yield made
+        try:
+            yield made
+        finally:
+            listing = ["ip", "netns", "pids", made.path.name]
+            for pid in subprocess.check_output(listing, text=True).split():
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def meshnet(folder: Path, node: NodeRef | None, script: str) -> subprocess.CompletedProcess[str]:
@@ -176,9 +173,8 @@ def test_the_example_of_meshnet_lab_moves_a_node(tmp_path: Path) -> None:
     sysctl.write_text(f'#!/bin/sh\nexec {shutil.which("sysctl")} -e "$@"\n')
     sysctl.chmod(0o755)
     path = f"{sysctl.parent}:{os.environ['PATH']}"
-    private = [*SANDBOX, "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh"]
     script = EMULATORS / "meshnet-lab/handover.sh"
-    assert survived(run(tmp_path, *private, script, MESHNET_LAB=str(lab), PATH=path))
+    assert survived(run(tmp_path, *SANDBOX, *NAMES, script, MESHNET_LAB=str(lab), PATH=path))
 
 
 @needs("munet")

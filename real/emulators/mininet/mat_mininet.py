@@ -80,7 +80,7 @@ class MatDaemonHost(Host):
         return self.file("sock").exists()
 
     def file(self, kind):
-        """A file of this host: NAME.log, .toml, .key, .sock."""
+        """A file of this host: NAME.log, .toml, .sock."""
         return _folder() / f"{self.name}.{kind}"
 
     def start_daemon(self):
@@ -91,6 +91,7 @@ class MatDaemonHost(Host):
         with self.file("log").open("wb") as log:
             self.daemon = subprocess.Popen(
                 [*_tied_to_this_process(), *command, *self.options()],
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -146,7 +147,8 @@ class MatHost(MatDaemonHost):
         self.key = Path(key).resolve() if key else self._new_key()
 
     def _new_key(self):
-        path = self.file("key")
+        # By its home address: another net of this process may have another host of this name.
+        path = _folder() / ("_".join(self.homes).replace(":", "-").replace("/", "-") + ".key")
         if not path.exists():
             _mat("key", "new", *self.homes, "--keys", _folder() / "keys", "--out", path)
             for server in _running:
@@ -316,10 +318,15 @@ def _program():
 def _mat(*words):
     """What a command of `mat` prints. Raises `MatError` with what it says."""
     command = [_program(), *map(str, words)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, env=_environment(), check=False, capture_output=True, text=True)
     if done.returncode:
         raise MatError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _environment():
+    """That of this process, but for what leads its Python to modules: `mat` runs in another."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 _made_folder = []
