@@ -5,6 +5,7 @@ In namespaces of its own one may: networks, processes and mounts of the machine 
 """
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -36,3 +37,13 @@ def mat_program(path: Path) -> Path:
     path.write_text(f"#!/bin/sh\nPYTHONPATH='{places}' exec '{sys.executable}' -m mat_cli \"$@\"\n")
     path.chmod(0o755)
     return path
+
+
+def survived(said: str) -> bool:
+    """Whether a download came in before and after the move, over the same connections."""
+    before, after = (
+        re.findall(r"^  (10\.1\.0\.1:\d+ → 10\.\d\.0\.\d:5201)$", part, re.MULTILINE)
+        for part in said.split("TCP before:")[1].split("TCP after:")
+    )
+    intervals = re.findall(r"sec +[1-9][0-9.]* MBytes", said)
+    return before == after != [] and len(intervals) >= 6

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.emulators import EMULATORS, SANDBOX, mat_program, needs
+from tests.real.emulators import EMULATORS, SANDBOX, mat_program, needs, survived
 from tests.real.ims_server import wait_until
 from tests.real.privilege import needs_root
 
@@ -41,11 +41,7 @@ def run(folder: Path, *command: str | Path, **changes: str) -> subprocess.Comple
 def test_the_example_moves_a_host_under_tcp_connections_that_go_on(tmp_path: Path) -> None:
     done = run(tmp_path, PYTHON, ADAPTER.with_name("handover.py"))
     assert done.returncode == 0, done.stdout
-    _, after_move = done.stdout.split("*** mn moves from s1 to s2")
-    assert len(re.findall(r"sec +[1-9][0-9.]* MBytes", after_move)) >= 3
-    before, after = done.stdout.split("TCP before:")[1].split("TCP after:")
-    assert before.strip() == after.strip()
-    assert re.findall(r"10\.1\.0\.1:\d+ → 10\.2\.0\.1:5201", after)
+    assert survived(done.stdout)
     assert re.search(r"ping: \d+ packets transmitted, \d+ received", done.stdout)
     log = (tmp_path / "run/mn.log").read_text()
     assert "at=192.168.1.10" in log

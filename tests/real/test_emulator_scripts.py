@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mat_real.namespaces import NodeRef, namespaces
-from tests.real.emulators import EMULATORS, NAMES, SANDBOX, mat_program, needs
+from tests.real.emulators import EMULATORS, NAMES, SANDBOX, mat_program, needs, survived
 from tests.real.privilege import needs_root
 
 pytestmark = [needs_root, needs("ip", "nsenter", "unshare", "iperf3", "ping", "ss")]
@@ -39,16 +39,6 @@ def run(folder: Path, *command: str | Path, **more: str) -> str:
     logs = [f"{path}:\n{path.read_text()}" for path in folder.glob("mat-example-*/*.log")]
     assert done.returncode == 0, "\n".join([done.stdout, *logs])
     return done.stdout
-
-
-def survived(said: str) -> bool:
-    """Whether a download came in before and after the move, over the same connections."""
-    before, after = (
-        re.findall(r"^  (10\.1\.0\.1:\d+ → 10\.2\.0\.1:\d+)$", part, re.MULTILINE)
-        for part in said.split("TCP before:")[1].split("TCP after:")
-    )
-    intervals = re.findall(r"sec +[1-9][0-9.]* MBytes", said)
-    return before == after != [] and len(intervals) >= 6
 
 
 LEFT = """

@@ -69,7 +69,7 @@ class _MatDaemon:
 
     def program(self) -> str:
         """The program `mat`. Raises `CoreError`."""
-        return self.configured("mat") or _program()
+        return _program(self.configured("mat") or os.environ.get("MAT", ""))
 
     def address(self) -> str:
         """The first address of the node."""
@@ -224,13 +224,14 @@ class MatDnsService(_MatDaemon, CoreService):
         return f"{self.program()} dns serve {zones} --listen {self.address()}:53 {' '.join(words)}"
 
 
-def _program() -> str:
-    """The program `mat`: MAT in the environment, or that of the checkout or venv of this file."""
-    near = [folder / "bin/mat" for folder in Path(__file__).resolve().parents]
-    near += [folder / ".venv/bin/mat" for folder in Path(__file__).resolve().parents]
-    for place in (os.environ.get("MAT", ""), *near, "mat"):
+def _program(named: str) -> str:
+    """The program `mat`: the one named, or that of the checkout or venv of this file."""
+    folders = Path(__file__).resolve().parents
+    near = [folder / place for folder in folders for place in (".venv/bin/mat", "bin/mat")]
+    for place in [named] if named else [*near, "mat"]:
         found = shutil.which(str(place))
         if found:
             return found
-    mend = "`make real` in the checkout makes it, or name it in the service's configuration"
-    raise CoreError(f"there is no program `mat` near {__file__} or on the PATH: {mend}")
+    where = named or f"`mat` near {__file__} or on the PATH"
+    mend = "`make real` in the checkout makes it; name it in the service's configuration"
+    raise CoreError(f"there is no program {where}: {mend}")
