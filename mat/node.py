@@ -207,6 +207,8 @@ class MobileNode:
             peer.servers = known.servers
             peer.mapping = known.mapping
             peer.confirmed = knowledge.own.addresses if known.confirmed else ()
+            peer.introduced_version = knowledge.own.version if known.introduced else 0
+            peer.paced = list(known.paced) if known.paced is not None else None
             assert self._table is not None
             self._table.put(known.mapping)
             self._exchanges.schedule(peer, known.query)
@@ -216,20 +218,21 @@ class MobileNode:
     def knowledge(self, now: float) -> Knowledge | None:
         """What `resume` would need to go on from here; None while something is under way.
 
-        Left out is what passes within seconds: the pace of messages, and counts of strangers'.
+        A machine that goes on from it does what this one would have done.
         """
+        if len(self._exchanges) or self._held or self._sources:
+            return None
+        if self._triggered is not None and not self._triggered.is_full(now):
+            return None
         own = self._own.knowledge()
-        if own is None or len(self._exchanges) or self._held or self._sources:
+        if own is None:
             return None
         peers: list[KnownPeer] = []
         for peer in self._all_peers():
-            mapping, query = peer.mapping, peer.due
-            if mapping is None or query is None or not self._is_at_rest(now, peer):
+            known = self._knowledge_of(now, peer)
+            if known is None:
                 return None
-            confirmed = bool(peer.confirmed)
-            peers.append(
-                KnownPeer(peer.servers, mapping, query, peer.used_at, peer.caller, confirmed)
-            )
+            peers.append(known)
         memory = self._exchanges.parameters.reuse_memory
         left = [
             LeftAddress(address, home, at)
@@ -242,11 +245,29 @@ class MobileNode:
         """This machine is not used again. Without timers its parts do not hold each other."""
         self._exchanges.clear()
 
+    def _knowledge_of(self, now: float, peer: Peer) -> KnownPeer | None:
+        """All about a peer; None unless both know each other's present mapping."""
+        mapping, query = peer.mapping, peer.due
+        if mapping is None or query is None or not self._is_at_rest(now, peer):
+            return None
+        introduced = peer.introduced_version == self._own.registered_version
+        return KnownPeer(
+            peer.servers,
+            mapping,
+            query,
+            peer.used_at,
+            peer.caller,
+            bool(peer.confirmed),
+            introduced,
+            peer.pace(now),
+        )
+
     def _is_at_rest(self, now: float, peer: Peer) -> bool:
-        """Whether this node and a peer know each other's present mapping, and nothing waits."""
+        """Whether nothing is open between this node and a peer."""
         return (
             peer.state is PeerState.ESTABLISHED
             and peer.confirmed in ((), self._own.addresses)
+            and peer.unanswered_version != self._own.registered_version
             and peer.doubtful_until <= now
             and not peer.notices
         )

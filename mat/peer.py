@@ -95,6 +95,13 @@ class Peer(Timed):
             self.paced = [now, now, now]
         self.paced[purpose] = max(self.paced[purpose], now) + 1 / rate
 
+    def pace(self, now: float) -> tuple[float, float, float] | None:
+        """Up to when the messages of each purpose use up their rate; None if all of that is past."""
+        if self.paced is None or max(self.paced) <= now:
+            return None
+        resolve, introduce, confirm = self.paced
+        return resolve, introduce, confirm
+
 
 @final
 class Source:

@@ -41,8 +41,9 @@ class KnownPeer:
     """A peer that data was exchanged with, and that knows this node's mapping.
 
     `mapping` is the peer's; `query` is when it is asked for next, `used_at` when data went last,
-    `caller` whether this node spoke first, and `confirmed` whether the peer has said that it knows
-    this node's addresses.
+    `caller` whether this node spoke first, `confirmed` whether the peer has said that it knows
+    this node's addresses, and `introduced` whether its IMS has. `paced` is up to when the messages
+    sent to it lately use up the rate that they may have, by purpose.
     """
 
     servers: Servers
@@ -51,6 +52,8 @@ class KnownPeer:
     used_at: float
     caller: bool
     confirmed: bool
+    introduced: bool = False
+    paced: tuple[float, float, float] | None = None
 
 
 @final

@@ -95,3 +95,7 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+    def is_full(self, now: float) -> bool:
+        """Whether nothing is left of what was counted."""
+        return self._tokens + (now - self._at) * self._rate >= self._burst

@@ -1,11 +1,11 @@
 """Machines that come and go: of a large population, only those in use are there.
 
-A node's machine takes some 3 KB; what it knows while nothing is under way takes 0.2 KB. So a
-machine that has been quiet for a while is put away as `mat.resumption.Knowledge`, packed, and is
-made again when something happens to its node. The machine itself says what it needs to go on.
+A node's machine takes some 3 KB; what it knows while nothing is under way takes 0.3 KB. So a
+machine is put away as soon as nothing is, as `mat.resumption.Knowledge`, packed, and is made again
+when something happens to its node: of a crowd that moves within seconds, only those are awake that
+wait for an answer. The machine itself says what it needs to go on.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from struct import Struct
 from typing import Final, final
@@ -14,58 +14,15 @@ from mat.address import Address
 from mat.mapping_table import Mapping
 from mat.messages import EXACT, Endpoint
 from mat.resumption import Knowledge, KnownPeer, LeftAddress, OwnMapping
-from mat_sim.engine._clock import Clock, Happening
-from mat_sim.engine._roamer import Roamer
 from mat_sim.engine._zones import Zones
-
-_QUIET: Final = 2.0
-"""Seconds without an input after which a machine is put away: all pacing of messages is over."""
-
-
-class Dozer(Roamer):
-    """A host whose machine can be put away."""
-
-    __slots__ = ()
-
-    def rest(self) -> bool:
-        """Put the machine away, if nothing is under way."""
-        raise NotImplementedError
-
-
-@final
-class Dormitory(Happening):
-    """Sees to it that machines that have been quiet are put away."""
-
-    __slots__ = ("_awake", "_clock")
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._awake: deque[tuple[float, Dozer]] = deque()
-
-    def woke(self, host: Dozer) -> None:
-        """A host has a machine: it is looked at again in a while."""
-        due = self._clock.now + _QUIET
-        if not self._awake:
-            self._clock.at(due, self)
-        self._awake.append((due, host))
-
-    def happen(self) -> None:
-        """Some may have been quiet for long enough."""
-        awake, now = self._awake, self._clock.now
-        while awake and awake[0][0] <= now:
-            _, host = awake.popleft()
-            if now - host.touched < _QUIET or not host.rest():
-                awake.append((now + _QUIET, host))
-        if awake:
-            self._clock.at(awake[0][0], self)
-
 
 _OWN: Final = Struct("<16sddQQddBdBd")
 """A mapping of one address, and the round trips to two servers, by their number."""
-_PEER: Final = Struct("<16s16sQdddd??16sd")
+_PEER: Final = Struct("<16s16sQdddd???ddd16sd")
 """A peer of one address, and the address that it had before."""
 _NO_SERVER: Final = 255
 _NOWHERE: Final = bytes(16)
+_NO_PACE: Final = (0.0, 0.0, 0.0)
 
 
 @final
@@ -115,6 +72,8 @@ class Packing:
                 peer.used_at,
                 peer.caller,
                 peer.confirmed,
+                peer.introduced,
+                *(peer.paced or _NO_PACE),
                 before,
                 at,
             )
@@ -154,11 +113,25 @@ class Packing:
             used_at,
             caller,
             confirmed,
+            introduced,
+            resolve,
+            introduce,
+            confirm,
             before,
             at,
         ) = _PEER.unpack_from(packed, _OWN.size)
         mapping = Mapping(home, EXACT, (Address(moved),), version, registered_at, expires)
-        peer = KnownPeer(self._zones.servers(home), mapping, query, used_at, caller, confirmed)
+        pace = (resolve, introduce, confirm)
+        peer = KnownPeer(
+            self._zones.servers(home),
+            mapping,
+            query,
+            used_at,
+            caller,
+            confirmed,
+            introduced,
+            pace if pace != _NO_PACE else None,
+        )
         if before == _NOWHERE:
             return peer, ()
         return peer, (LeftAddress(Address(before), Address(home), at),)

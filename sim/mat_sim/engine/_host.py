@@ -28,7 +28,7 @@ from mat_files.capture import PROBE_PORT, probe_payload, udp_packet
 from mat_sim.baselines import IPV4_HEADER, IPV6_HEADER, UDP_HEADER
 from mat_sim.engine._clock import Happening
 from mat_sim.engine._conversations import HEARD_SHARE, Conversations, Tie
-from mat_sim.engine._dormancy import Dormitory, Dozer, Packing
+from mat_sim.engine._dormancy import Packing
 from mat_sim.engine._flow import DOWN, UP, Flow
 from mat_sim.engine._handovers import Handovers
 from mat_sim.engine._network import Network, Party
@@ -117,19 +117,16 @@ class Parting(Happening):
 class Machines:
     """What the machines of all hosts are made with."""
 
-    __slots__ = ("dormitory", "packing", "parameters", "random")
+    __slots__ = ("packing", "parameters", "random")
 
-    def __init__(
-        self, parameters: Parameters, random: Random, dormitory: Dormitory, packing: Packing
-    ) -> None:
+    def __init__(self, parameters: Parameters, random: Random, packing: Packing) -> None:
         self.parameters = parameters
         self.random = random
-        self.dormitory = dormitory
         self.packing = packing
 
 
 @final
-class Host(Dozer):
+class Host(Roamer):
     """A mobile node or a correspondent that follows MAT."""
 
     __slots__ = (
@@ -183,21 +180,15 @@ class Host(Dozer):
             if known is not None:
                 self._machine.resume(self.clock.now, known)
                 self._known = None
-            if not self.flows and self.partners:
-                made.dormitory.woke(self)
         return self._machine
 
-    def rest(self) -> bool:
+    def _rest(self, machine: MobileNode) -> None:
         """Put the machine away, if nothing is under way."""
-        assert self._machine is not None
-        knowledge = self._machine.knowledge(self.clock.now)
-        if knowledge is None or self._current is not None:
-            return False
-        self._due = self._machine.deadline
-        self._machine.retire()
-        self._machine = None
-        self._known = self._machines.packing.pack(knowledge) or knowledge
-        return True
+        knowledge = machine.knowledge(self.clock.now)
+        if knowledge is not None:
+            machine.retire()
+            self._machine = None
+            self._keep(knowledge)
 
     def resume(self, knowledge: Knowledge) -> None:
         """Begin with all this known already."""
@@ -206,9 +197,15 @@ class Host(Dozer):
         if self.flows:
             self.apply(self.machine.resume(self.clock.now, knowledge))
             return
-        self._known = self._machines.packing.pack(knowledge) or knowledge
-        self._due = min(knowledge.own.refresh, *(peer.query for peer in knowledge.peers))
+        self._keep(knowledge)
         self.rearm()
+
+    def _keep(self, knowledge: Knowledge) -> None:
+        """Know this without a machine."""
+        self._known = self._machines.packing.pack(knowledge) or knowledge
+        self._due = knowledge.own.refresh
+        for peer in knowledge.peers:
+            self._due = min(self._due, peer.query)
 
     def begin(self) -> None:
         """Begin from nothing, if this has been held back."""
@@ -249,7 +246,6 @@ class Host(Dozer):
 
     def apply(self, effects: Sequence[NodeEffect]) -> None:
         """Carry out what the machine wants done."""
-        self.touched = self.clock.now
         if self._talk is not None:
             self._talk.machine_acts()
         repeat = False
@@ -260,6 +256,8 @@ class Host(Dozer):
         if self._current is not None:
             self._current.observe(self.clock.now, self.machine)
             self.check_complete()
+        if self._current is None and not self.flows and self._machine is not None:
+            self._rest(self._machine)
 
     def _carry_out(self, effect: NodeEffect, *, repeat: bool) -> None:
         match effect:

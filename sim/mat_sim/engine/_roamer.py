@@ -113,7 +113,6 @@ class Roamer(Tenant):
         "number",
         "partners",
         "processing",
-        "touched",
     )
 
     def __init__(
@@ -138,8 +137,6 @@ class Roamer(Tenant):
         """Where handovers that are over go."""
         self.leaves = NEVER
         """When its last link goes for good, s."""
-        self.touched = 0.0
-        """When its protocol had its last input, s."""
         self.processing: Processing | None = None
         """None where hosts take no time."""
         self._heard = -1.0

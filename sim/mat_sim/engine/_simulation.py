@@ -30,7 +30,7 @@ from mat_sim.engine._background import FIRST_KEY, Background
 from mat_sim.engine._baseline import Baseline
 from mat_sim.engine._clock import Clock
 from mat_sim.engine._dhcp import DhcpServer
-from mat_sim.engine._dormancy import Dormitory, Packing
+from mat_sim.engine._dormancy import Packing
 from mat_sim.engine._feed import Feed
 from mat_sim.engine._flows import rows as flow_rows
 from mat_sim.engine._frames import handover_frame
@@ -196,12 +196,8 @@ class _World:
         else:
             self._baseline = self._build_baseline()
         endpoints = [station.endpoint for station in self._stations]
-        self._machines = Machines(
-            self._parameters,
-            self._stream("nodes"),
-            Dormitory(self.clock),
-            Packing(endpoints, self._zones),
-        )
+        packing = Packing(endpoints, self._zones)
+        self._machines = Machines(self._parameters, self._stream("nodes"), packing)
         self._access = self._build_access()
         self._fixed = self._build_correspondents()
         homes = self._homes(scenario.mobile_prefix, "homes")
