@@ -15,6 +15,7 @@ UNSPECIFIED: Final = Address(bytes(16))
 IPV4_PREFIX: Final = bytes(10) + b"\xff\xff"
 """The first 12 bytes of every IPv4 address."""
 
+_EXACT: Final = 128
 _ALL_ONES: Final = (1 << 128) - 1
 _NETWORK: Final = tuple(_ALL_ONES << (128 - length) & _ALL_ONES for length in range(129))
 _HOST: Final = tuple(_ALL_ONES >> length for length in range(129))
@@ -58,16 +59,22 @@ def to_packed(address: Address) -> bytes:
 
 def prefix_of(address: Address, length: int) -> Address:
     """The address with all bits behind the first `length` (0 to 128) cleared."""
+    if length == _EXACT:
+        return address
     return Address((int.from_bytes(address) & _NETWORK[length]).to_bytes(16))
 
 
 def in_prefix(address: Address, prefix: Address, length: int) -> bool:
     """Whether two addresses agree in their first `length` (0 to 128) bits."""
+    if length == _EXACT:
+        return address == prefix
     return (int.from_bytes(address) ^ int.from_bytes(prefix)) <= _HOST[length]
 
 
 def move_to_prefix(address: Address, prefix: Address, length: int) -> Address:
     """The host behind `length` (0 to 128) bits of `address`, in `prefix`: MoPre translation."""
+    if length == _EXACT:
+        return prefix
     network = int.from_bytes(prefix) & _NETWORK[length]
     return Address((network | int.from_bytes(address) & _HOST[length]).to_bytes(16))
 

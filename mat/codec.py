@@ -108,6 +108,10 @@ def size_of(message: Message) -> int:
         return size + (_WORD if message.prefix_length != EXACT else 0)
     if message.nonce and isinstance(message, MaQuery):
         return REQUEST_SIZE
+    if message.nonce and isinstance(message, HaNotify):
+        # Longer than what a query is padded to.
+        size = _HEADER.size + 2 * _ADDRESS + _WORD + _NONCE.size + _VERSION.size
+        return size + (_WORD if message.prefix_length != EXACT else 0)
     return len(encode(message))
 
 

@@ -216,5 +216,5 @@ class Exchanges(Timers):
 
     def _remember(self, server: Endpoint, round_trip: float) -> None:
         """The newest first. A tuple: most nodes know one server, and there are many nodes."""
-        others = tuple(trip for trip in self.round_trips if trip[0] != server)
+        others = [trip for trip in self.round_trips if trip[0] != server]
         self.round_trips = ((server, round_trip), *others[: _MEASURED - 1])

@@ -848,8 +848,11 @@ class MobileNode:
     ) -> tuple[float, ...]:
         """When each address that was kept is lost: of several in one MoPre, the first end."""
         length = self._own.key.prefix_length
-        ends = [(prefix_of(a, length), end) for a, end in zip(addresses, until, strict=True)]
-        return tuple(min(end for a, end in ends if a == address) for address in kept)
+        ends: dict[Address, float] = {}
+        for address, end in zip(addresses, until, strict=True):
+            moved = prefix_of(address, length)
+            ends[moved] = min(end, ends.get(moved, end))
+        return tuple([ends[address] for address in kept])
 
     def _caller(self, now: float, home_address: Address, out: _Effects) -> Peer | None:
         """The peer that speaks first: met now, if it was unknown."""
@@ -978,8 +981,7 @@ class MobileNode:
         if peer.confirmation is not None:
             self._exchanges.finish(peer.confirmation)
             peer.confirmation = None
-        own, usable = self._own, self._usable(peer)
-        local = next((a for a in own.addresses if a in own.registered), None)
+        local, usable = self._own.foremost(), self._usable(peer)
         if local is None or not usable:
             return
         limit = self._exchanges.parameters.notify_attempts
@@ -1061,6 +1063,8 @@ class MobileNode:
 
     def _answer_notices(self, now: float, peer: Peer, out: _Effects) -> None:
         """Step 4', before any packet goes to the new address."""
+        if not peer.notices:
+            return
         notices, peer.notices = peer.notices, []
         for notify, source in notices:
             if self._all_know(now, notify, source):
@@ -1220,7 +1224,7 @@ class MobileNode:
             return
         if peer.state not in (PeerState.NOTIFYING, PeerState.ESTABLISHED):
             return
-        wanted = next((a for a in own.addresses if a in own.registered), None)
+        wanted = own.foremost()
         if wanted is None or wanted in peer.confirmed:
             return
         if not own.settled(now, wanted) or (self._announces and peer.caller):

@@ -96,7 +96,7 @@ class Peer(Timed):
         self.paced[purpose] = max(self.paced[purpose], now) + 1 / rate
 
     def pace(self, now: float) -> tuple[float, float, float] | None:
-        """Up to when the messages of each purpose use up their rate; None if all of that is past."""
+        """Up to when the messages of each purpose use up their rate; None if that is past."""
         if self.paced is None or max(self.paced) <= now:
             return None
         resolve, introduce, confirm = self.paced

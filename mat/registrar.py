@@ -120,7 +120,7 @@ class Registrar(Timed):
         """The host's addresses are these now. False if only their leases changed, or nothing."""
         self.until = until
         if addresses == self.addresses:
-            lease = min(until, default=_FOREVER) - self._exchanges.parameters.lease_guard
+            lease = self._lease_end() - self._exchanges.parameters.lease_guard
             shortened = self.state is RegistrationState.REGISTERED and lease < self.expires
             waited = self.state is RegistrationState.REGISTERING and not self.updates
             if shortened or waited:
@@ -207,6 +207,13 @@ class Registrar(Timed):
             self._exchanges.schedule(self, self.expires)
         return Progress.NONE
 
+    def foremost(self) -> Address | None:
+        """The address that is first in priority of those that are registered."""
+        for address in self.addresses:
+            if address in self.registered:
+                return address
+        return None
+
     def settled(self, now: float, address: Address) -> bool:
         """Whether an own address was held so long that no stale mapping can name it."""
         if address == self.key.home_address:
@@ -284,8 +291,14 @@ class Registrar(Timed):
         """Whole seconds to ask for: never beyond the shortest lease, less the guard."""
         parameters = self._exchanges.parameters
         asked = min(parameters.registration_lifetime, parameters.maximum_lifetime)
-        lease = min(self.until, default=_FOREVER) - now - parameters.lease_guard
-        return int(min(asked, lease))
+        return int(min(asked, self._lease_end() - now - parameters.lease_guard))
+
+    def _lease_end(self) -> float:
+        """When the first of the leases ends, s."""
+        first = _FOREVER
+        for end in self.until:
+            first = min(first, end)
+        return first
 
     def _accepted(self, exchange: Exchange, out: list[NodeEffect]) -> Progress:
         update = exchange.request

@@ -52,6 +52,8 @@ class Outcome(enum.Enum):
     STALE = "not newer than what is stored"
     UNAVAILABLE = "the store did not answer"
 
+    __hash__ = object.__hash__  # as in mat.states
+
 
 def judge(existing: Registration | None, update: Registration, floor: int) -> Outcome:
     """Whether `update` may replace `existing`; `floor` is the freshness a new node must exceed."""

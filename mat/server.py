@@ -62,6 +62,14 @@ _DRAFT_ANSWER_BASE: Final = 32
 _ADDRESS: Final = 16
 _PREFIX_EXTENSION: Final = 4
 
+_SAID: Final = {
+    Outcome.STORED: Code.SUCCEEDED,
+    Outcome.REPEATED: Code.SUCCEEDED,
+    Outcome.STALE: Code.STALE,
+    Outcome.UNAVAILABLE: Code.TRY_AGAIN,
+}
+"""What is replied to an update, by what became of it."""
+
 _Effects = list[ServerEffect]
 
 
@@ -139,12 +147,7 @@ class MappingServer:
     ) -> Sequence[ServerEffect]:
         """The store did, or did not do, a `StoreWrite`; `freshness` is what it holds now."""
         del now
-        code = {
-            Outcome.STORED: Code.SUCCEEDED,
-            Outcome.REPEATED: Code.SUCCEEDED,
-            Outcome.STALE: Code.STALE,
-            Outcome.UNAVAILABLE: Code.TRY_AGAIN,
-        }[outcome]
+        code = _SAID[outcome]
         signature = write.update.authentication
         assert signature is not None
         key = self._keys(signature.key_id)

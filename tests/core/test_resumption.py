@@ -119,3 +119,21 @@ def test_a_mapping_that_ended_during_the_restart_is_asked_for() -> None:
     world.run(1.0)
     assert world.messages(start)[0] == "MN → DNS: DNS"
     assert "MN → CN: data" in world.messages(start)
+
+
+def test_the_pace_of_messages_is_that_of_a_node_without_a_restart() -> None:
+    """Moves follow each other so fast that notices have to wait, however often it restarts."""
+    ladders: list[list[tuple[float, str, str, str]]] = []
+    for restarts in (False, True):
+        world = talking(separate())
+        world.run(QUIET)
+        start = world.now
+        for number in range(8):
+            world.attach("MN", f"198.51.100.{80 + number}")
+            world.run(0.2)
+            for name in ("MN", "CN") if restarts else ():
+                if world.hosts[name].machine.knowledge(world.now) is not None:
+                    resumed(world, name)
+        world.run(3.0)
+        ladders.append([line for line in world.log if line[0] >= start])
+    assert ladders[0] == ladders[1]

@@ -476,6 +476,15 @@ def test_bucket_gives_its_burst_at_once_and_its_rate_over_time() -> None:
     assert [bucket.take(1000.0) for _ in range(6)] == [True] * 5 + [False]
 
 
+def test_bucket_is_full_again_when_nothing_is_left_of_what_was_taken() -> None:
+    bucket = TokenBucket(rate=2.0, burst=5.0)
+    assert bucket.is_full(0.0)
+    assert bucket.take(100.0)
+    assert bucket.take(100.0)
+    assert not bucket.is_full(100.9)
+    assert bucket.is_full(101.0)
+
+
 @pytest.mark.parametrize("rate", [0.5, 4.0, 128.0])
 def test_refusals_cost_nothing(rate: float) -> None:
     bucket = TokenBucket(rate, burst=1.0)
