@@ -21,6 +21,7 @@ _OWN: Final = Struct("<16sddQQddBdBd")
 _PEER: Final = Struct("<16s16sQdddd???ddd16sd")
 """A peer of one address, and the address that it had before."""
 _NO_SERVER: Final = 255
+_NO_TRIP: Final = (_NO_SERVER, 0.0)
 _NOWHERE: Final = bytes(16)
 _NO_PACE: Final = (0.0, 0.0, 0.0)
 
@@ -39,13 +40,14 @@ class Packing:
     def pack(self, knowledge: Knowledge) -> bytes | None:
         """The bytes; None for what is not the usual."""
         own, peers, left = knowledge.own, knowledge.peers, knowledge.left
-        trips = [(self._numbers.get(e, _NO_SERVER), s) for e, s in own.round_trips]
-        if len(own.addresses) != 1 or len(peers) > 1 or len(left) > len(peers) or len(trips) > 2:
+        known = len(own.round_trips)
+        if len(own.addresses) != 1 or len(peers) > 1 or len(left) > len(peers) or known > 2:
             return None
-        if any(number >= _NO_SERVER for number, _ in trips):
+        one, trip = self._trip(own.round_trips[0]) if known else _NO_TRIP
+        other, second = self._trip(own.round_trips[1]) if known > 1 else _NO_TRIP
+        if known and (one == _NO_SERVER or (known > 1 and other == _NO_SERVER)):
             return None
-        trips += [(_NO_SERVER, 0.0)] * (2 - len(trips))
-        packed = _OWN.pack(
+        packed: bytes = _OWN.pack(
             own.addresses[0],
             own.since[0],
             own.until[0],
@@ -53,30 +55,42 @@ class Packing:
             own.freshness,
             own.expires,
             own.refresh,
-            *trips[0],
-            *trips[1],
+            one,
+            trip,
+            other,
+            second,
         )
-        for peer in peers:
-            mapping = peer.mapping
-            home, moved = mapping.home_address, mapping.mobile_addresses
-            if len(moved) != 1 or any(one.home_address != home for one in left):
-                return None
-            before, at = (left[0].mobile_address, left[0].at) if left else (_NOWHERE, 0.0)
-            packed += _PEER.pack(
-                home,
-                moved[0],
-                mapping.version,
-                mapping.registered_at,
-                mapping.expires,
-                peer.query,
-                peer.used_at,
-                peer.caller,
-                peer.confirmed,
-                peer.introduced,
-                *(peer.paced or _NO_PACE),
-                before,
-                at,
-            )
+        if not peers:
+            return packed
+        peer = self._pack_peer(peers[0], left)
+        return packed + peer if peer is not None else None
+
+    def _trip(self, measured: tuple[Endpoint, float]) -> tuple[int, float]:
+        return self._numbers.get(measured[0], _NO_SERVER), measured[1]
+
+    def _pack_peer(self, peer: KnownPeer, left: tuple[LeftAddress, ...]) -> bytes | None:
+        mapping = peer.mapping
+        home, moved = mapping.home_address, mapping.mobile_addresses
+        if len(moved) != 1 or (left and left[0].home_address != home):
+            return None
+        resolve, introduce, confirm = peer.paced if peer.paced is not None else _NO_PACE
+        packed: bytes = _PEER.pack(
+            home,
+            moved[0],
+            mapping.version,
+            mapping.registered_at,
+            mapping.expires,
+            peer.query,
+            peer.used_at,
+            peer.caller,
+            peer.confirmed,
+            peer.introduced,
+            resolve,
+            introduce,
+            confirm,
+            left[0].mobile_address if left else _NOWHERE,
+            left[0].at if left else 0.0,
+        )
         return packed
 
     def unpack(self, home: Address, packed: bytes) -> Knowledge:
@@ -85,7 +99,7 @@ class Packing:
             _OWN.unpack_from(packed)
         )
         measured: list[tuple[int, float]] = [(one, trip), (other, second)]
-        trips = tuple((self._endpoints[n], s) for n, s in measured if n != _NO_SERVER)
+        trips = tuple([(self._endpoints[n], s) for n, s in measured if n != _NO_SERVER])
         own = OwnMapping(
             (Address(address),),
             (since,),

@@ -155,7 +155,7 @@ class Handover:
         )
 
     def _first_packet(self, flows: Sequence[tuple[str, Flow]]) -> float:
-        expected, first = self._expected(flows), self._first or {}
+        expected, first = self._expected(flows) if flows else [], self._first or {}
         if not expected or not all(key in first for key in expected):
             return NOT_YET
         return max(first[key] for key in expected)

@@ -19,6 +19,8 @@ NUMBERS: Final = (
     "total",
     *(f"{what}_{way}" for way in DIRECTIONS for what in ("interruption", "lost")),
 )
+_NOT_MEASURED: Final = (NOT_YET,) * (2 * len(DIRECTIONS))
+"""Interruption and loss where there is no traffic."""
 
 
 @final
@@ -59,8 +61,10 @@ class Handovers:
         self.numbers.append(handover.began)
         self.numbers.extend(parts)
         self.numbers.append(total)
-        for way in DIRECTIONS:
+        for way in DIRECTIONS if flows else ():
             self.numbers.extend(handover.measured(way, flows))
+        if not flows:
+            self.numbers.extend(_NOT_MEASURED)
         to_link = handover.to_link
         self.sites.append(handover.from_link.network)
         self.sites.append(to_link.network if to_link is not None else None)

@@ -19,9 +19,10 @@ from mat.address import Address
 from mat.effects import NotFound
 from mat.mapping_table import Servers
 from mat.messages import Endpoint, Message
-from mat_files.distributions import Constant, Distribution
+from mat_files.distributions import Distribution
 from mat_sim.engine._capacity import Capacity
 from mat_sim.engine._clock import NEVER, Clock, Happening, Sleeper
+from mat_sim.engine._draw import Draw
 from mat_sim.engine._longest import longest
 from mat_sim.engine._tap import Tap
 
@@ -60,7 +61,6 @@ class Site:
     """A place, and what the path between it and the core is like."""
 
     __slots__ = (
-        "_always",
         "_delay",
         "capacity",
         "kept",
@@ -83,16 +83,15 @@ class Site:
         """The access network's name; empty elsewhere."""
         self.kept = 1 - loss
         """Probability that a packet is not lost on the way."""
-        self._delay = delay
+        self._delay = Draw(delay)
         self.mean_delay = delay.mean
         """Expectation of how long a packet is on its way between here and the core, s."""
         self.longest_delay = longest(delay)
         """The longest that it is, s."""
-        self._always = delay.value if isinstance(delay, Constant) else -1.0
 
     def delay(self, random: Random) -> float:
         """How long a packet is on its way between here and the core, s, once it is sent."""
-        return self._always if self._always >= 0 else self._delay.sample(random)
+        return self._delay.sample(random)
 
     def loses(self, random: Random) -> bool:
         """Whether a packet is lost on the way."""
@@ -204,8 +203,14 @@ class Network:
     def disconnect(self, link: Link) -> None:
         """The link is down: its address leads nowhere."""
         link.up = False
+        link.endpoint = None
         if link.address is not None:
             self._wake_dependents(link.address)
+
+    def clear(self) -> None:
+        """Nobody has an address any more."""
+        self._links = {}
+        self._dependents = {}
 
     def depend(self, one: Dependent, address: Address) -> None:
         """`one` is woken when another has the address, or nobody, until `release`."""

@@ -7,10 +7,10 @@ from random import Random
 from typing import Final, final
 
 from mat.address import Address
-from mat_files.distributions import Distribution
 from mat_files.scenario import Network as AccessNetwork
 from mat_sim.engine._clock import NEVER, Happening
 from mat_sim.engine._dhcp import DhcpInterface, DhcpServer, Tenant
+from mat_sim.engine._draw import Draw
 from mat_sim.engine._flow import Flow
 from mat_sim.engine._handover import COMPLETED, SUPERSEDED, UNFINISHED, Handover, is_known
 from mat_sim.engine._handovers import Handovers
@@ -51,9 +51,9 @@ class Access:
         capacity = network.capacity("network", model.name, model.rate, model.queue)
         self.site = Site(model.delay, model.loss, model.name, capacity=capacity)
         self.pool = pool
-        self.detect: Distribution = model.detect
-        self.association: Distribution = model.association
-        self.address: Distribution = model.address
+        self.detect = Draw(model.detect)
+        self.association = Draw(model.association)
+        self.address = Draw(model.address)
         self.dhcp = dhcp
         """Who gives addresses out; None where that is `address` alone."""
         self.random = random
@@ -87,7 +87,7 @@ class Processing:
 
     __slots__ = ("random", "time")
 
-    def __init__(self, time: Distribution, random: Random) -> None:
+    def __init__(self, time: Draw, random: Random) -> None:
         self.time = time
         self.random = random
 
@@ -436,6 +436,10 @@ class Roamer(Tenant):
         self._close(UNFINISHED)
         for handover in self._waiting or ():
             self.handovers.add(self.number, handover, self.flows)
+
+    def dissolve(self) -> None:
+        """Let go of what refers to this host."""
+        self._links = []
 
 
 def _order(link: Link) -> int:

@@ -31,6 +31,7 @@ from mat_sim.engine._baseline import Baseline
 from mat_sim.engine._clock import Clock
 from mat_sim.engine._dhcp import DhcpServer
 from mat_sim.engine._dormancy import Packing
+from mat_sim.engine._draw import Draw
 from mat_sim.engine._feed import Feed
 from mat_sim.engine._flows import rows as flow_rows
 from mat_sim.engine._frames import handover_frame
@@ -113,17 +114,23 @@ def simulate(
         _check_capture(scenario)
     tap = Tap(capture, scenario.dns.ttl) if capture is not None else None
     with _without_collector():
-        moves = mobility(scenario, run)
-        _check(scenario, moves)
-        world = _World(scenario, moves, run, record=record, tap=tap)
-        steps = _STEPS if progress else 1
-        for step in range(1, steps + 1):
-            world.clock.run(moves.end * (step / steps))
-            if progress:
-                progress(world.clock.now, moves.end)
-        if tap is not None:
-            tap.end()
-        return world.finished()
+        return _simulated(scenario, progress, run, record=record, tap=tap)
+
+
+def _simulated(
+    scenario: Scenario, progress: Progress | None, run: int, *, record: bool, tap: Tap | None
+) -> Run:
+    moves = mobility(scenario, run)
+    _check(scenario, moves)
+    world = _World(scenario, moves, run, record=record, tap=tap)
+    steps = _STEPS if progress else 1
+    for step in range(1, steps + 1):
+        world.clock.run(moves.end * (step / steps))
+        if progress:
+            progress(world.clock.now, moves.end)
+    if tap is not None:
+        tap.end()
+    return world.finished()
 
 
 @contextmanager
@@ -287,7 +294,7 @@ class _World:
         return DhcpServer(model, pool, self.clock, self._tally, random=random, clients=clients)
 
     def _takes_time(self, time: Distribution) -> Processing | None:
-        return Processing(time, self._stream("processing")) if time.mean else None
+        return Processing(Draw(time), self._stream("processing")) if time.mean else None
 
     def _build_host(self, name: str, role: str, home: Address) -> Roamer:
         number, handovers = len(self._hosts), self._handovers
@@ -393,32 +400,48 @@ class _World:
     # ---- results -------------------------------------------------------------------------------
 
     def finished(self) -> Run:
-        """Close what is open and make the tables."""
+        """Close what is open and make the tables; the world is gone after that."""
         for host in self._hosts:
             for _, flow in host.flows:
                 flow.settle()
         for host in self._mobile:
             host.end()
-        results = Results(
-            handover_frame(self._handovers, self._run, [host.name for host in self._hosts]),
-            frame_of_rows(MESSAGES, self._tally.rows(self._run, self._scenario.nodes.family)),
-            frame_of_rows(IMS, (row for one in self._servers for row in one.rows(self._run))),
-            self._provenance(),
-            frame_of_rows(FLOWS, flow_rows(self._hosts, self._run)),
-            frame_of_rows(
-                LINKS, (row for c in self._network.capacities for row in c.rows(self._run))
-            ),
+        ims = frame_of_rows(IMS, (row for one in self._servers for row in one.rows(self._run)))
+        flows = frame_of_rows(FLOWS, flow_rows(self._hosts, self._run))
+        links = frame_of_rows(
+            LINKS, (row for c in self._network.capacities for row in c.rows(self._run))
         )
-        names = [server.name for server in self._servers]
+        names = [host.name for host in self._hosts]
+        servers = [server.name for server in self._servers]
         fixed = [host.name for host in self._fixed]
+        self._dissolve()
+        results = Results(
+            handover_frame(self._handovers, self._run, names),
+            frame_of_rows(MESSAGES, self._tally.rows(self._run, self._scenario.nodes.family)),
+            ims,
+            self._provenance(),
+            flows,
+            links,
+        )
         return Run(
             results,
             self._tally.finished_ladders(),
             self._moves.nodes,
-            (*reversed(names), *fixed),
+            (*reversed(servers), *fixed),
             [line.finished() for line in self._tally.recording or ()],
             self.clock.happenings,
         )
+
+    def _dissolve(self) -> None:
+        """Let go of all nodes and servers: without links and calendar they are in no cycles.
+
+        Their memory is there for the tables, and the collector need not look for it.
+        """
+        self.clock.clear()
+        self._network.clear()
+        for host in self._hosts:
+            host.dissolve()
+        self._hosts, self._mobile, self._fixed, self._stations = [], [], [], []
 
     def _provenance(self) -> Provenance:
         scenario = self._scenario

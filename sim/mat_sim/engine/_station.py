@@ -24,6 +24,7 @@ from mat.server import MappingServer
 from mat_files.distributions import Distribution
 from mat_files.scenario import Ims, Services
 from mat_sim.engine._clock import Happening
+from mat_sim.engine._draw import Draw
 from mat_sim.engine._network import Link, Party, Site
 from mat_sim.engine._record import Record, Row
 from mat_sim.engine._wiring import Wiring
@@ -89,10 +90,13 @@ class Station(Party):
     __slots__ = (
         "_committing",
         "_gathered",
+        "_group_commit",
+        "_latency",
         "_machine",
-        "_model",
+        "_mean",
         "_random",
         "_record",
+        "_service",
         "_since",
         "_times",
         "_wiring",
@@ -116,11 +120,15 @@ class Station(Party):
         """`interval` is the length of a row of the table, s."""
         super().__init__(wiring.network.clock, name, name)
         self.endpoint = endpoint
-        self._model = model
         self._machine = machine
         self._wiring = wiring
         self._random = random
+        self._service = Draw(model.service)
+        """How long a worker takes for a message of a type without a time of its own, s."""
         self._times = _times(model.services)
+        self._mean = model.service.mean
+        self._latency = Draw(model.store)
+        self._group_commit = model.group_commit
         self._record = Record(self.clock, name, model.workers, interval)
         self._workers = Workers(self.clock, model.workers, model.queue, self._record)
         capacity = wiring.network.capacity("ims", name, model.rate, model.link_queue)
@@ -142,11 +150,11 @@ class Station(Party):
     @property
     def mean_service(self) -> float:
         """Mean time that a worker spends on a message of a type without a time of its own, s."""
-        return self._model.service.mean
+        return self._mean
 
     def time_for(self, message: Message) -> float:
         """How long a worker takes for a message, s."""
-        return self._times.get(type(message), self._model.service).sample(self._random)
+        return self._times.get(type(message), self._service).sample(self._random)
 
     def deadline(self) -> float | None:
         """When the machine wants to be woken."""
@@ -203,12 +211,12 @@ class Station(Party):
 
     def _store(self, effect: StoreWrite) -> None:
         update = _Update(effect, self._since)
-        if self._model.group_commit:
+        if self._group_commit:
             self._gathered.append(update)
             if not self._committing:
                 self._commit()
             return
-        taken = self._model.store.sample(self._random)
+        taken = self._latency.sample(self._random)
         if taken > 0:
             self.clock.after(taken, _Commit(self, [update]))
         else:
@@ -218,13 +226,13 @@ class Station(Party):
         """What has been gathered goes into the store together."""
         group, self._gathered = self._gathered, []
         self._committing = True
-        self.clock.after(self._model.store.sample(self._random), _Commit(self, group))
+        self.clock.after(self._latency.sample(self._random), _Commit(self, group))
 
     def committed(self, group: list[_Update]) -> None:
         """A group of updates is durable."""
         for update in group:
             self._durable(update)
-        if self._model.group_commit:
+        if self._group_commit:
             self._committing = False
             if self._gathered:
                 self._commit()
@@ -240,7 +248,7 @@ class Station(Party):
     # ---- its record ----------------------------------------------------------------------------
 
     def _count_answer(self, message: Message) -> None:
-        if isinstance(message, ImsUpdate | MaQuery | HaNotify | HaQuery):
+        if isinstance(message, (ImsUpdate, MaQuery, HaNotify, HaQuery)):
             return
         response = self.clock.now - self._since if self._since >= 0 else _UNKNOWN
         self._record.answered(refused=message.code != 0, response=response)
@@ -253,7 +261,7 @@ class Station(Party):
         return rows
 
 
-def _times(services: Services | None) -> dict[type, Distribution]:
+def _times(services: Services | None) -> dict[type, Draw]:
     """The time of a worker for the types of message that have one of their own."""
     if services is None:
         return {}
@@ -264,4 +272,4 @@ def _times(services: Services | None) -> dict[type, Distribution]:
         HaQuery: services.ha_query,
         MaAnswer: services.answer,
     }
-    return {kind: time for kind, time in given.items() if time is not None}
+    return {kind: Draw(time) for kind, time in given.items() if time is not None}

@@ -357,6 +357,6 @@ def _named(datagram: Datagram) -> Iterator[Address]:
 
 def _about(message: Message) -> Address | None:
     """The home address whose mapping a message is about."""
-    if isinstance(message, MaQuery | MaAnswer | ImsUpdate | HaNotify):
+    if isinstance(message, (MaQuery, MaAnswer, ImsUpdate, HaNotify)):
         return message.home_address
     return None
