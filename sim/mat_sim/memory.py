@@ -10,9 +10,9 @@ from typing import Final
 from mat_files.errors import Problem, ScenarioError
 from mat_files.scenario import Scenario
 
-_RESTING: Final = 6_500
-"""Bytes of a node whose machine is put away while nothing happens, in a crowd of which a quarter is
-awake at a time; its row of results included."""
+_RESTING: Final = 3_800
+"""Bytes of a node whose machine is put away while nothing is under way; its row of results
+included."""
 _BUSY: Final = 14_000
 """Bytes of a node with traffic, its flows' state included."""
 _DHCP: Final = 1_500
@@ -30,7 +30,7 @@ def bytes_needed(scenario: Scenario) -> float:
         return 0.0
     clients = _DHCP if any(network.dhcp is not None for network in scenario.networks) else 0
     if traffic.pairs == "none" or not (traffic.up or traffic.down):
-        return count * (clients + (_RESTING if traffic.established else _BUSY))
+        return count * (clients + (_RESTING if scenario.scenario.system == "mat" else _BUSY))
     packets = 0.0
     if traffic.events == "packets":
         rate = (traffic.up + traffic.down) * traffic.peers

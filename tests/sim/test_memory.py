@@ -78,3 +78,10 @@ def test_packets_count_where_each_is_an_event(crowd: Scenario) -> None:
     too_many = busy.changed({"nodes.count": 10**8})
     with pytest.raises(ScenarioError, match=r'or traffic.events = "changes"'):
         check_memory(too_many)
+
+
+def test_machines_that_are_never_put_away_count_for_more(crowd: Scenario) -> None:
+    alone = {"nodes.count": 1000, "traffic.established": False, "traffic.pairs": "none"}
+    resting = crowd.changed(alone)
+    other = crowd.changed({**alone, "scenario.system": "mobile-ipv6"})
+    assert bytes_needed(other) > 2 * bytes_needed(resting) > 0
