@@ -307,6 +307,9 @@ def test_at_the_end_of_its_lease_an_address_leads_nowhere(tmp_path: Path) -> Non
     assert link.up
     assert link.address is None
     assert world._network.link_of(address) is None
+    # What is still sent there goes over the network's link, and counts as sent to who had it.
+    assert world._network.site_of(address) is link.site
+    assert world._network.last_holder(address) is link.party
 
 
 def test_who_is_attached_from_the_begin_has_its_address_without_a_message(
@@ -315,6 +318,16 @@ def test_who_is_attached_from_the_begin_has_its_address_without_a_message(
     finished = run(tmp_path, "0 m1 attach A", "scenario.duration=20")
     assert asked(finished, "DISCOVER") == 0
     assert sent(finished, "IMS Update", "MN", "IMS") == 1
+
+
+def test_an_address_just_before_those_of_a_network_is_refused_like_any_other(
+    tmp_path: Path,
+) -> None:
+    moves = "0 m1 attach A 10.128.255.255, 10 m1 detach A, 10 m1 attach B"
+    finished = run(tmp_path, moves)
+    assert handovers(finished)[0]["to_moa"].startswith("10.129.0.")
+    assert received(finished, "NAK") == 1
+    assert addresses(finished) == [exactly(3 * EXCHANGE)]
 
 
 def test_an_address_that_the_events_prescribe_is_what_the_server_offers(tmp_path: Path) -> None:

@@ -194,10 +194,9 @@ class Network:
         self._wake_dependents(address)
 
     def withdraw(self, link: Link) -> None:
-        """The link is up and has its address no longer."""
+        """The link is up and has its address no longer, though it had it last."""
         address, link.address = link.address, None
-        if address is not None and self._links.get(address) is link:
-            del self._links[address]
+        if address is not None:
             self._wake_dependents(address)
 
     def disconnect(self, link: Link) -> None:
@@ -229,7 +228,7 @@ class Network:
     def link_of(self, address: Address | None) -> Link | None:
         """The link that has an address now."""
         link = self._links.get(address) if address is not None else None
-        return link if link is not None and link.up else None
+        return link if link is not None and link.up and link.address == address else None
 
     def site_of(self, address: Address) -> Site | None:
         """Where an address is, or was last."""
