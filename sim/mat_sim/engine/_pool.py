@@ -83,7 +83,7 @@ class Pool:
     def has(self, node: int, address: Address) -> bool:
         """Whether this is the address that was offered or given to a node last."""
         number = self._number(address)
-        return self._had.get(node, -1) == number and self._node[number] == node
+        return self._had.get(node) == number and self._node[number] == node
 
     def had(self, node: int) -> bool:
         """Whether an address is kept for a node."""
