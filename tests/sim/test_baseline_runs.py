@@ -633,6 +633,18 @@ def test_what_hosts_take_for_an_answer_is_added_to_messages_and_not_to_data(
         assert way(one, "CN", "MN") == pytest.approx(way(other, "CN", "MN"), abs=0.01)
 
 
+def test_a_question_to_the_dns_takes_a_host_of_another_system_its_time_too(
+    tmp_path: Path,
+) -> None:
+    def asked(taken: float) -> tuple[float, float]:
+        given = scenario(tmp_path, "mobile-ppc", STILL, f"nodes.processing={taken}")
+        lines = [line for line in simulate(given, record=True).recording if line.kind == "dns"]
+        assert lines[0].received is not None
+        return lines[0].sent, lines[0].received
+
+    assert asked(30 * MS) == pytest.approx([time + 30 * MS for time in asked(0)], abs=1e-9)
+
+
 # --- several workers ------------------------------------------------------------------------------
 
 

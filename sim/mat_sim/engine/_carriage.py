@@ -140,12 +140,12 @@ class Carriage:
 
     def look_up(self, asker: "Asker", home_address: Address, site: Site | None) -> None:
         """Ask the DNS from a site; nothing is cached, as hosts keep what they were told."""
-        clock = self.network.clock
-        lines = self.tally.look_up(clock.now, asker, home_address, question="where?")
+        clock, lag = self.network.clock, asker.lag()
+        lines = self.tally.look_up(clock.now + lag, asker, home_address, question="where?")
         out, back = (self._way_to_dns(site) for _ in range(2))
         service = self._dns.service.sample(self._random)
         question = _Question(asker, home_address, self.system, back=back, lines=lines)
-        clock.after(asker.lag() + out + service, question)
+        clock.after(lag + out + service, question)
 
     def _way_to_dns(self, site: Site | None) -> float:
         there = site.delay(self._random) if site is not None else 0.0

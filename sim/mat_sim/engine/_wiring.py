@@ -122,21 +122,21 @@ class Wiring:
         if known or clock.now < self.warm_until:
             clock.after(0.0, _Told(asker, home_address, result))
             return
+        lag = asker.lag()
         if self._dns.resolver is not None and site is not None:
-            lines = self.tally.look_up(clock.now, asker, home_address, answers=RESOLVER)
+            lines = self.tally.look_up(clock.now + lag, asker, home_address, answers=RESOLVER)
             back = self._dns.resolver.sample(self._random)
             told = _Told(asker, home_address, result, lines=lines)
-            lag = asker.lag()
             out = lag + self._dns.resolver.sample(self._random)
             told.enquiry = self._enquiry(asker.name, source, self._names.of(site), home_address)
             if told.enquiry is not None:
                 told.enquiry.asked(clock.now + lag, clock.now + out)
             clock.after(out, _Asked(self, site, told, back))
             return
-        lines = self.tally.look_up(clock.now, asker, home_address)
+        lines = self.tally.look_up(clock.now + lag, asker, home_address)
         told = _Told(asker, home_address, result, lines=lines)
         told.enquiry = self._enquiry(asker.name, source, self._names.dns, home_address)
-        taken = self._ask_dns(site, told.enquiry, result, asker.lag())
+        taken = self._ask_dns(site, told.enquiry, result, lag)
         told.keep = clock.now + taken + self._dns.ttl
         clock.after(taken, told)
 
