@@ -1,6 +1,7 @@
 """Captures of the simulator: every packet of a run, and the run as it is without them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from mat_files.capture import (
     writing,
 )
 from mat_files.errors import ScenarioError
+from mat_files.ladder import LadderMessage
 from mat_files.scenario import Scenario, load_scenario
 from mat_sim.cli import sim
 from mat_sim.engine import Run, simulate
@@ -102,6 +104,8 @@ def kind(ip: IpPacket) -> str:
         ("traffic.established=true",),
         # What is asked then is answered behind the end.
         ("scenario.duration=0.01",),
+        ("nodes.processing=0.004", "dns.resolver=0.001"),
+        ("network.0.rate=2e5", "network.0.queue=1", "ims.0.rate=1e5", "nodes.processing=0.004"),
     ],
     ids=str,
 )
@@ -137,6 +141,12 @@ def test_a_run_is_the_same_with_a_capture_and_without(tmp_path: Path) -> None:
         assert getattr(with_it.results, table).equals(getattr(without.results, table))
 
 
+def test_all_addresses_have_names(tmp_path: Path) -> None:
+    _, capture = captured(scenario(tmp_path, "dns.resolver=0.001"), tmp_path / "x.pcapng")
+    seen = {end for one in map(opened, capture.packets) for end in (one.source, one.destination)}
+    assert {capture.names[address] for address in seen} >= {"m1@A", "DNS", "resolver 1"}
+
+
 def test_equal_runs_give_equal_captures(tmp_path: Path) -> None:
     for name in ("one", "other"):
         captured(scenario(tmp_path), tmp_path / name)
@@ -150,32 +160,45 @@ def test_flows_that_need_no_events_are_in_it_all_the_same(tmp_path: Path) -> Non
     assert len(data) > 0.7 * (2 * 12 - 5) * 70
 
 
-@pytest.mark.parametrize("family", [4, 6])
-def test_the_ladder_of_a_capture_is_the_ladder_of_the_run(tmp_path: Path, family: int) -> None:
-    run, capture = captured(
-        scenario(tmp_path, f"nodes.family={family}", "network.0.loss=0"), tmp_path / "x.pcapng"
-    )
-    story = story_of(capture, ["m1"])
-    drawn = [
-        (round(one.sent, 6), one.from_, one.to, one.label, one.step, round(one.received or 0, 6))
-        for one in story.messages
+Drawn = tuple[float, str, str, str, str | None, float]
+
+
+def signals(messages: Sequence[LadderMessage], begin: float = 0.0) -> list[Drawn]:
+    """The signalling of a ladder whose times count from `begin`, s; in order, to a microsecond."""
+    return sorted(
+        (
+            round(begin + one.sent, 6),
+            one.from_,
+            one.to,
+            one.label,
+            one.step,
+            round(begin + (one.received or 0), 6),
+        )
+        for one in messages
         if one.kind == "signal"
-    ]
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("nodes.family=4",),
+        ("nodes.family=6",),
+        ("nodes.processing=0.004", "network.0.rate=1e6", "network.1.rate=1e6"),
+    ],
+    ids=str,
+)
+def test_the_ladder_of_a_capture_is_the_ladder_of_the_run(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    run, capture = captured(
+        scenario(tmp_path, "network.0.loss=0", *overrides), tmp_path / "x.pcapng"
+    )
+    drawn = signals(story_of(capture, ["m1"]).messages, capture.packets[0].time / 1e9)
     assert set(run.ladders) == {"soft", "hard"}
     for node, messages in run.ladders.values():
         assert node == "m1"
-        wanted = [
-            (
-                round(one.sent, 6),
-                one.from_,
-                one.to,
-                one.label,
-                one.step,
-                round(one.received or 0, 6),
-            )
-            for one in messages
-            if one.kind == "signal"
-        ]
+        wanted = signals(messages)
         begin, end = wanted[0][0], wanted[-1][0]
         assert wanted == [one for one in drawn if begin <= one[0] <= end]
 

@@ -222,10 +222,7 @@ class _World:
 
     def _name_servers(self) -> NameServers:
         space = _IMS_SPACE[self._scenario.nodes.family]
-        found = NameServers(lambda number: address_in(space, _NAME_SERVERS + number))
-        if self._tap is not None:
-            self._tap.address(found.dns.address, found.dns.name, "")
-        return found
+        return NameServers(lambda number: address_in(space, _NAME_SERVERS + number))
 
     def _build_baseline(self) -> Baseline:
         space = _IMS_SPACE[self._scenario.nodes.family]

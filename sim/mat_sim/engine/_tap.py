@@ -69,6 +69,7 @@ class Tap:
 
     def enquiry(self, asker: "Correspondent", server: "Correspondent", home: Address) -> "Enquiry":
         """Somebody wants to know the IMS of a home address."""
+        self.address(server.address, server.name, "")
         self._questions += 1
         return Enquiry(self, self._questions, asker, server, home)
 
