@@ -120,7 +120,7 @@ MESSAGES: Final = Schema(
             "from_role",
             "text",
             "",
-            "Sender: MN (mobile node), CN (correspondent), DNS, or an IMS's name.",
+            "Sender: MN (mobile node), CN (correspondent), DNS, resolver, DHCP, or an IMS's name.",
             required=True,
         ),
         Column("to_role", "text", "", "Receiver, likewise.", required=True),
