@@ -323,9 +323,9 @@ def test_who_is_attached_from_the_begin_has_its_address_without_a_message(
 def test_an_address_just_before_those_of_a_network_is_refused_like_any_other(
     tmp_path: Path,
 ) -> None:
-    moves = "0 m1 attach A 10.128.255.255, 10 m1 detach A, 10 m1 attach B"
+    moves = "0 m1 attach A 10.159.255.255, 10 m1 detach A, 10 m1 attach B"
     finished = run(tmp_path, moves)
-    assert handovers(finished)[0]["to_moa"].startswith("10.129.0.")
+    assert handovers(finished)[0]["to_moa"].startswith("10.160.0.")
     assert received(finished, "NAK") == 1
     assert addresses(finished) == [exactly(3 * EXCHANGE)]
 
