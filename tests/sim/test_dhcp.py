@@ -13,6 +13,7 @@ from mat_sim.engine import Run, simulate
 from mat_sim.engine._simulation import _World
 from tests.files.test_traces import write
 from tests.sim.test_engine import Row, events, handovers, sent
+from tests.sim.test_traffic import assert_equal
 
 WAY, SERVICE = 0.003, 0.002
 """One-way delay between node and server, and the server's time for a message, s."""
@@ -310,6 +311,21 @@ def test_at_the_end_of_its_lease_an_address_leads_nowhere(tmp_path: Path) -> Non
     # What is still sent there goes over the network's link, and counts as sent to who had it.
     assert world._network.site_of(address) is link.site
     assert world._network.last_holder(address) is link.party
+
+
+@pytest.mark.parametrize("rate", [(), ("network.1.rate=1e6",)], ids=str)
+def test_flows_without_events_notice_that_a_lease_has_ended(
+    tmp_path: Path, rate: tuple[str, ...]
+) -> None:
+    traffic = ('traffic.pairs="correspondent"', "traffic.up=20", "traffic.down=50")
+    bad = ("network.1.dhcp.loss=0.6", "network.1.lease=10", "nodes.processing=0.004", *rate)
+    moves = f"{AWAY}, 90 m1 detach B, 90 m1 attach A"
+    one, other = (
+        run(tmp_path, moves, "scenario.duration=120", *traffic, *bad, f'traffic.events="{kind}"')
+        for kind in ("packets", "changes")
+    )
+    assert asked(one, "DISCOVER") - asked(one, "DISCOVER", "retransmitted") > 2
+    assert_equal(one, other)
 
 
 def test_who_is_attached_from_the_begin_has_its_address_without_a_message(
