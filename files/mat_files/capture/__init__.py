@@ -13,6 +13,7 @@ those of the registry of tcpdump.org. Why it is read and written here: docs/desi
 """
 
 from mat_files.capture._dns import DNS_PORT, ImsLookup, ims_answer, ims_lookup, ims_question
+from mat_files.capture._names import address_name, host_of
 from mat_files.capture._packets import (
     PROBE_PORT,
     Datagram,
@@ -38,8 +39,10 @@ __all__ = [
     "Packet",
     "Pairing",
     "Story",
+    "address_name",
     "check_place",
     "datagram_of",
+    "host_of",
     "ims_answer",
     "ims_lookup",
     "ims_question",

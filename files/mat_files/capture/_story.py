@@ -30,6 +30,7 @@ from mat.messages import (
     Message,
 )
 from mat_files.capture._dns import DNS_PORT, ImsLookup, ims_lookup
+from mat_files.capture._names import host_of
 from mat_files.capture._packets import IpPacket, ip_packet
 from mat_files.capture._pairing import Pairing
 from mat_files.capture._read import Capture, Packet
@@ -39,8 +40,6 @@ from mat_files.ladder import LadderMessage, step_of
 _SECOND: Final = 10**9
 _UNDER_WAY: Final = _SECOND
 """Nanoseconds after which nothing is under way any more."""
-_PLACE: Final = "@"
-"""In the name of a mobile address, between its host's and where it is."""
 _DNS: Final = "DNS"
 
 
@@ -195,7 +194,7 @@ class _People:
     def _called(self, address: Address) -> str:
         name = self._capture.names.get(address)
         if name:
-            return name.partition(_PLACE)[0]
+            return host_of(name)
         return self._places.get(address) or format_address(address)
 
     def name(self, address: Address) -> str:

@@ -33,7 +33,9 @@ from mat_files.capture import (
     Datagram,
     Packet,
     Pairing,
+    address_name,
     datagram_of,
+    host_of,
     read_capture,
     writing,
 )
@@ -55,8 +57,6 @@ WANTED: Final = (
     f" udp portrange {probe.PORT}-{probe.PORT + probe.MOST - 1} or (ip6 and {_OPTIONS_FIRST})"
 )
 DATA: Final = "data"
-AT: Final = "@"
-"""Between a host's name and where it is, in the name of a mobile address."""
 _IPV4_REVERSE: Final = b"\x07in-addr\x04arpa"
 
 
@@ -214,7 +214,7 @@ class _Owners:
 
     @cached_property
     def _names(self) -> dict[Address, str]:
-        return {one: name.partition(AT)[0] for one, name in address_names(self._plan).items()}
+        return {one: host_of(name) for one, name in address_names(self._plan).items()}
 
 
 def address_names(plan: Plan) -> dict[Address, str]:
@@ -228,10 +228,10 @@ def _named(plan: Plan) -> Iterator[tuple[str, object]]:
     for node in plan.nodes:
         yield from ((node.name, address) for address in node.home or ())
         if node.site is not None:
-            yield from ((f"{node.name}{AT}site", address) for address in node.site.host(1))
+            yield from ((address_name(node.name, "site"), address) for address in node.site.host(1))
             continue
         networks = [node.network] if node.network else [one.name for one in plan.networks]
         for network in networks:
             for interface in range(node.interfaces):
                 moa = plan.moa(node.name, network, interface)
-                yield from ((f"{node.name}{AT}{network}", address) for address in moa)
+                yield from ((address_name(node.name, network), address) for address in moa)

@@ -14,7 +14,14 @@ from mat.effects import NotFound
 from mat.ims_record import ImsRecord
 from mat.mapping_table import Servers
 from mat.messages import Endpoint
-from mat_files.capture import DNS_PORT, CaptureWriter, ims_answer, ims_question, udp_packet
+from mat_files.capture import (
+    DNS_PORT,
+    CaptureWriter,
+    address_name,
+    ims_answer,
+    ims_question,
+    udp_packet,
+)
 
 _FIRST_PORT: Final = 49152
 _PORTS: Final = 16384
@@ -46,7 +53,7 @@ class Tap:
     def address(self, address: Address, name: str, network: str) -> None:
         """An address that a party has from now on, at an access network or elsewhere ("")."""
         if address not in self._homes:
-            self._writer.name({address: f"{name}@{network}" if network else name})
+            self._writer.name({address: address_name(name, network)})
 
     def packet(self, now: float, host: str, content: bytes, *, outward: bool) -> None:
         """A packet leaves a host, or reaches it."""
