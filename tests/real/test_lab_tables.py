@@ -17,17 +17,19 @@ from mat.address import Address, is_ipv4, parse_address
 from mat.codec import Malformed, decode, encode
 from mat.messages import MAT_PORT, Endpoint, ImsUpdate, MaQuery, Message
 from mat_files.capture import (
+    PROBE_PORT,
     Capture,
     Datagram,
     Story,
     datagram_of,
+    probe_payload,
     read_capture,
     story_of,
     writing,
 )
 from mat_files.results import Results
 from mat_files.scenario import Scenario, load_scenario
-from mat_real.lab import Lab, LabError, Transmission, plan_of, simple_plan, write_results
+from mat_real.lab import Lab, LabError, Transmission, plan_of, probe, simple_plan, write_results
 from mat_real.lab.recording import DATA, _Matching
 from mat_real.lab.tables import _intervals
 from mat_sim.engine import simulate
@@ -295,6 +297,12 @@ def test_what_arrives_is_the_last_of_its_like_that_left(matching: _Matching) -> 
     assert (second.received, second.repeated) == (2.1, True)
     assert (second.kind, second.sender, second.receiver) == ("MA Query", "m1", "IMS_MN")
     assert second.ipv4
+
+
+def test_data_of_the_simulators_captures_are_probes_as_the_lab_knows_them() -> None:
+    payload = probe_payload(7, 1_500_000_000, 172)
+    assert (probe.number_of(payload), probe.sent_at(payload)) == (7, 1.5)
+    assert PROBE_PORT == probe.PORT
 
 
 def test_the_little_by_which_a_run_ends_late_is_part_of_its_last_interval() -> None:
