@@ -68,22 +68,30 @@ def _dataclass(made: ast.ClassDef) -> ast.expr | None:
 
 def _constructor(fields: list[ast.AnnAssign], *, checks: bool) -> str:
     """One line, at the place of a method; `checks` if `__post_init__` is to be called."""
-    placed, named = list[str](), list[str]()
+    placed, named, steps = list[str](), list[str](), list[str]()
     for field in fields:
-        default, options = field.value, dict[str, str]()
-        if isinstance(default, ast.Call) and ast.unparse(default.func) == "field":
-            options = {str(word.arg): ast.unparse(word.value) for word in default.keywords}
-            given = options.get("default")
-        else:
-            given = ast.unparse(default) if default is not None else None
-        parameter = f"{ast.unparse(field.target)}: {ast.unparse(field.annotation)}"
-        parameter += f" = {given}" if given is not None else ""
+        name, options = ast.unparse(field.target), _options(field)
+        parameter, value = f"{name}: {ast.unparse(field.annotation)}", name
+        if "default" in options:
+            parameter += f" = {options['default']}"
+        elif "default_factory" in options:
+            parameter += " | None = None"
+            value = f"{name} if {name} is not None else {options['default_factory']}()"
         (named if options.get("kw_only") == "True" else placed).append(parameter)
+        steps.append(f"self.{name} = {value}")
     parameters = ", ".join(["self", *placed, *(["*", *named] if named else [])])
-    names = [ast.unparse(field.target) for field in fields]
-    steps = [f"self.{name} = {name}" for name in names] + ["self.__post_init__()"] * checks
+    steps += ["self.__post_init__()"] * checks
+    body = "; ".join(steps or ["pass"])
     # A frozen class may set its own attributes; mypy does not know that, as it is not asked to.
-    return f"    def __init__({parameters}) -> None: {'; '.join(steps)}  # type: ignore"
+    return f"    def __init__({parameters}) -> None: {body}  # type: ignore"
+
+
+def _options(field: ast.AnnAssign) -> dict[str, str]:
+    """What a field is given, as the keywords of `dataclasses.field`."""
+    given = field.value
+    if isinstance(given, ast.Call) and ast.unparse(given.func) == "field":
+        return {str(word.arg): ast.unparse(word.value) for word in given.keywords}
+    return {"default": ast.unparse(given)} if given is not None else {}
 
 
 class CompiledWheel(BuildHookInterface[Any]):

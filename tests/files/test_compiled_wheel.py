@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +45,11 @@ def classes(module: ModuleType) -> dict[str, type]:
     }
 
 
+def without_factories(signature: str) -> str:
+    """`dataclasses` shows a factory as the default; written out, it is None that asks for it."""
+    return re.sub(r"( \| None)? = (<factory>|None)", " = …", signature)
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_constructors_have_the_signatures_of_those_that_are_left_out(
     build: ModuleType, path: Path
@@ -57,7 +63,7 @@ def test_constructors_have_the_signatures_of_those_that_are_left_out(
     for name, made in ours.items():
         if "__dataclass_fields__" in vars(made):
             expected = str(inspect.signature(theirs[name])).replace("theirs.", "ours.")
-            assert str(inspect.signature(made)) == expected
+            assert without_factories(str(inspect.signature(made))) == without_factories(expected)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
@@ -80,3 +86,18 @@ def test_a_constructor_sets_what_it_is_given(build: ModuleType) -> None:
     assert (query.nonce, query.draft_length, query.wire) == (b"12345678", False, None)
     assert query == ours.MaQuery(7, bytes(16), 0, nonce=b"12345678", wire=b"not compared")
     assert repr(query).startswith("MaQuery(sequence=7")
+
+
+def test_what_a_factory_makes_is_made_for_each(build: ModuleType) -> None:
+    source = """from dataclasses import dataclass, field
+
+@dataclass(slots=True)
+class Box:
+    name: str
+    content: list[int] = field(default_factory=list[int])
+
+"""
+    made = executed("made", build.with_constructors(source))
+    one, other = made.Box("one"), made.Box("other", [1])
+    one.content.append(2)
+    assert (one.content, other.content, made.Box("third").content) == ([2], [1], [])
