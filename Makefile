@@ -58,7 +58,7 @@ test: $(VENV)/done-dev $(VENV)/done-project ## set up, lint, check the types, ru
 	$(SAY) 'pytest'
 	@# By itself: Hypothesis takes examples from the constants of all modules that are there.
 	@$(BIN)/pytest --quiet --numprocesses auto tests/core
-	@$(BIN)/pytest --quiet --numprocesses auto tests/files tests/sim tests/cli
+	@$(BIN)/pytest --quiet --numprocesses auto tests/files tests/sim tests/cli tests/paper
 	$(SAY) 'pytest, with real servers'
 	@$(BIN)/pytest --quiet --numprocesses auto tests/real
 

@@ -22,6 +22,7 @@ from typing import Final
 
 from mat.address import Address, from_ipv4, parse_address
 from mat.effects import Handle, Translation
+from mat_paper.ping import parse as parse_ping
 from mat_real.dataplane import Mode
 from mat_real.dataplane.plane import NetfilterDataplane
 from tests.real.two_hosts import HOST, IPV4, Net, inside, set_offload, two_hosts, until
@@ -102,7 +103,8 @@ def ping(net: Net, source: str, destination: str) -> float:
     """Microseconds of a round trip, on average over a flood."""
     options = ("-q", "-f", "-w", str(SECONDS), "-s", "36", "-I", source)
     printed = net.a.node.run("ping", *options, destination)
-    return float(printed.rsplit("=", 1)[1].split("/")[1]) * 1000
+    _, _, _, mean, _ = parse_ping(printed)
+    return mean * 1e6
 
 
 def iperf(net: Net, source: str, destination: str, *options: str) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("mat", "mat_cli", "mat_files", "mat_real", "mat_sim")
+PACKAGES = ("mat", "mat_cli", "mat_files", "mat_paper", "mat_real", "mat_sim")
 
 
 def test_the_core_needs_the_standard_library_only() -> None:
@@ -56,4 +56,6 @@ def test_the_wheel_has_the_packages_their_types_the_scenarios_and_the_adapters(
         "mat_real/emulators/mininet/mat_mininet.py",
         "mat_real/emulators/core/mat_services/mat.py",
         "mat_real/emulators/meshnet-lab/mat_start.sh",
+        "mat_paper/sizes/full.toml",
+        "mat_paper/scenarios/handover.toml",
     } <= shipped

@@ -11,7 +11,7 @@ from mat_files.scenario import load_scenario
 from mat_real.ims.config import Configuration as ImsConfiguration
 from mat_real.lab import LabError, Plan, Quality, plan_of, simple_plan
 from mat_real.lab.layout import Layout, names, uplinks
-from mat_real.lab.services import dnsmasq, ims_config, node_config, reverse_zone
+from mat_real.lab.services import Dataplane, dnsmasq, ims_config, node_config, reverse_zone
 from mat_real.node.config import Configuration as NodeConfiguration
 
 SCENARIOS = Path(__file__).parents[2] / "sim" / "scenarios"
@@ -208,3 +208,13 @@ def test_a_link_that_a_process_impairs_is_two_pairs_that_meet_in_the_air() -> No
     assert f"link add name wire1.out type veth peer name {there} netns lab-B" in air
     assert not any("wire" in line for line in plain["air"])
     assert [link.name for link in uplinks(plan)][:4] == ["A", "B", "C", "IMS_MN"]
+
+
+@pytest.mark.parametrize("dataplane", ["maps", "queue"])
+def test_a_node_has_the_kernel_translate_or_does_so_itself(
+    tmp_path: Path, dataplane: Dataplane
+) -> None:
+    plan, path = simple_plan(), tmp_path / "node.toml"
+    control = tmp_path / "node.sock"
+    path.write_text(node_config(plan, plan.node("MN"), control, dhcp=False, dataplane=dataplane))
+    assert NodeConfiguration(path).config.node.dataplane == dataplane

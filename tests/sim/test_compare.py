@@ -237,6 +237,8 @@ def test_what_the_lab_adds_is_taken_off(folder: Path, tmp_path: Path) -> None:
     results = Results.read(folder / "same")
     slower = results.handovers.copy()
     slower[["register", "total"]] += 0.025
+    # Of an interruption nobody knows how much of it is the lab's: it is not judged.
+    slower["interruption_up"] += 0.5
     replace(results, handovers=slower).write(tmp_path / "lab")
     scenario, lab = folder / "pair.toml", tmp_path / "lab"
     refused = run(scenario, "--lab", lab, "--net")

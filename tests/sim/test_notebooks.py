@@ -17,8 +17,9 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-FIGURES = {"1": 2, "2": 3, "3": 5, "4": 5}
+FIGURES = {"1": 2, "2": 3, "3": 5, "4": 5, "5": 3}
 """How many each notebook saves, by the number that its name begins with."""
+IN_THE_LAB = {"5-the-paper"}
 WAIT_SECONDS = 600
 MOST_BYTES = 1_000_000
 
@@ -39,6 +40,7 @@ def test_there_is_a_notebook_for_each_question() -> None:
         "2-ims-scalability",
         "3-simultaneous-handover",
         "4-handover-latency",
+        "5-the-paper",
     ]
 
 
@@ -46,6 +48,8 @@ def test_there_is_a_notebook_for_each_question() -> None:
 def test_a_notebook_runs_and_saves_its_figures(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if path.stem in IN_THE_LAB and (os.geteuid() != 0 or shutil.which("iperf") is None):
+        pytest.skip("it measures in network namespaces with iperf, which takes root and iperf")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     for scenario in FOLDER.glob("*.toml"):
         shutil.copy(scenario, tmp_path)

@@ -70,6 +70,7 @@ from mat_real.lab.services import (
     IMS_READY,
     MAT,
     NODE_READY,
+    Dataplane,
     dns_command,
     dnsmasq,
     ims_config,
@@ -385,32 +386,38 @@ class Lab:
         """The control socket of an IMS or a MAT node, for `mat ims status`, `mat node status`."""
         return self._sockets / f"{name}.sock"
 
-    def node_config(self, name: str, *, dhcp: bool = True) -> Path:
+    def node_config(self, name: str, *, dhcp: bool = True, dataplane: Dataplane = "maps") -> Path:
         """Write the key and the configuration of a MAT node; the configuration's file.
 
-        Without `dhcp` the node asks no DHCP server: its addresses are for others to configure.
+        Without `dhcp` the node asks no DHCP server: its addresses are for others to configure. By
+        `dataplane`, the kernel translates, or the node's own process.
         """
         node = self.plan.node(name)
         if node.home is None:
             raise LabError(f"{name} is a host without MAT in this lab")
         self._issue_keys()
         config = self.folder_of(name) / "node.toml"
-        config.write_text(node_config(self.plan, node, self.control(name), dhcp=dhcp))
+        control = self.control(name)
+        text = node_config(self.plan, node, control, dhcp=dhcp, dataplane=dataplane)
+        config.write_text(text)
         return config
 
-    def start_node(self, name: str, *, dhcp: bool = True) -> Program:
+    def start_node(self, name: str, *, dhcp: bool = True, dataplane: Dataplane = "maps") -> Program:
         """Start the MAT daemon of a node, `mat node run`, and wait until it serves.
 
-        `dhcp` as for `node_config`.
+        `dhcp` and `dataplane` as for `node_config`.
         """
-        return self.start_nodes([name], dhcp=dhcp)[0]
+        return self.start_nodes([name], dhcp=dhcp, dataplane=dataplane)[0]
 
-    def start_nodes(self, names: Iterable[str], *, dhcp: bool = True) -> list[Program]:
+    def start_nodes(
+        self, names: Iterable[str], *, dhcp: bool = True, dataplane: Dataplane = "maps"
+    ) -> list[Program]:
         """Start the MAT daemons of several nodes together, as `start_node` does one."""
         require(PROGRAMS_OF_NODES)
         started: list[Program] = []
         for name in names:
-            command = [*MAT, "node", "run", f"--config={self.node_config(name, dhcp=dhcp)}"]
+            config = self.node_config(name, dhcp=dhcp, dataplane=dataplane)
+            command = [*MAT, "node", "run", f"--config={config}"]
             started.append(self.start(name, command, "node.log"))
         for program in started:
             program.wait_for(NODE_READY, START_TIME + SHARE_TIME * len(started))

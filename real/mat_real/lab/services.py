@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Literal, TypeAlias, cast
 
 from mat.messages import MAT_PORT
 from mat_real.lab.plan import (
@@ -23,6 +23,8 @@ DHCP_READY: Final = "sockets bound exclusively"
 """What the DHCP server logs when it serves."""
 DNS_READY: Final = "Serving on"
 IMS_READY: Final = "serving"
+Dataplane: TypeAlias = Literal["maps", "queue"]
+"""What translates in a node: the kernel, or the daemon itself (docs/node.md)."""
 NODE_READY: Final = "running"
 MAT: Final = (sys.executable, "-c", "from mat_cli import main; main()")
 """The command `mat` of this installation, wherever it has been put."""
@@ -102,7 +104,9 @@ def ims_config(plan: Plan, server: Server, control: Path) -> str:
     )
 
 
-def node_config(plan: Plan, node: Node, control: Path, *, dhcp: bool) -> str:
+def node_config(
+    plan: Plan, node: Node, control: Path, *, dhcp: bool, dataplane: Dataplane = "maps"
+) -> str:
     """The configuration of a MAT node; its key is beside it.
 
     Without `dhcp`, whoever configures its addresses says by the metrics of routes which is best.
@@ -114,6 +118,7 @@ def node_config(plan: Plan, node: Node, control: Path, *, dhcp: bool) -> str:
                 "key": "node.key",
                 "interfaces": interfaces if node.mobile and dhcp else [],
                 "dhcp": interfaces if node.mobile and dhcp else [],
+                "dataplane": dataplane,
                 "control": str(control),
             },
             "dns": {"servers": _dns_servers(plan)},

@@ -8,7 +8,7 @@ no more than what no machine can do better, whichever is larger (`Tolerance`).
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, final
 
@@ -21,6 +21,9 @@ from mat_files.schema import DIRECTIONS, PARTS
 KINDS: Final = ("soft", "hard")
 TIMES: Final = (*PARTS, "total", *(f"interruption_{way}" for way in DIRECTIONS))
 PACKETS: Final = tuple(f"lost_{way}" for way in DIRECTIONS)
+COLUMNS: Final = (*TIMES, *PACKETS)
+NET_COLUMNS: Final = (*PARTS, "total")
+"""Those of which is known what the lab itself adds."""
 Unit: TypeAlias = Literal["s", "packets"]
 
 
@@ -60,6 +63,7 @@ class Line:
     first: Side
     second: Side
     allowed: float
+    judged: bool = True
 
     @property
     def difference(self) -> float:
@@ -68,8 +72,8 @@ class Line:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the medians are within what is allowed; None where a side has none."""
-        if math.isnan(self.difference):
+        """Whether the medians are as near as is allowed; None if not judged, or a side has none."""
+        if math.isnan(self.difference) or not self.judged:
             return None
         return abs(self.difference) <= self.allowed
 
@@ -127,10 +131,14 @@ def compare(
     second: Results,
     names: tuple[str, str] = ("simulator", "lab"),
     tolerance: Tolerance | None = None,
+    judged: Collection[str] = COLUMNS,
 ) -> Comparison:
-    """Put two sets of results side by side; differences are the second less the first."""
+    """Put two sets of results side by side; differences are the second less the first.
+
+    Columns that are not `judged` are shown alone.
+    """
     pair = first, second
-    lines = tuple(_lines(pair, tolerance or Tolerance()))
+    lines = tuple(_lines(pair, tolerance or Tolerance(), judged))
     outcomes, counts = tuple(_outcomes(pair)), tuple(_counts(pair))
     return Comparison(names, pair, lines, outcomes, counts, tuple(_traffic(pair)))
 
@@ -147,16 +155,19 @@ def values(column: Any) -> NDArray[np.float64]:
     return array[~np.isnan(array)]
 
 
-def _lines(pair: tuple[Results, Results], tolerance: Tolerance) -> Iterator[Line]:
+def _lines(
+    pair: tuple[Results, Results], tolerance: Tolerance, judged: Collection[str]
+) -> Iterator[Line]:
     for kind in KINDS:
         one, other = (completed(results, kind) for results in pair)
-        for column in (*TIMES, *PACKETS):
+        for column in COLUMNS:
             sides = _side(values(one[column])), _side(values(other[column]))
             if not any(side.count for side in sides):
                 continue
             unit: Unit = "s" if column in TIMES else "packets"
             medians = (0.0 if math.isnan(side.median) else side.median for side in sides)
-            yield Line(kind, column, unit, *sides, tolerance.allowed(unit, *medians))
+            allowed = tolerance.allowed(unit, *medians)
+            yield Line(kind, column, unit, *sides, allowed, column in judged)
 
 
 def _side(array: NDArray[np.float64]) -> Side:

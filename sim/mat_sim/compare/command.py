@@ -1,7 +1,7 @@
 """`mat sim compare`: a scenario in the simulator and in the namespace lab. Light to import."""
 
 import sys
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,8 @@ class _Chosen:
 @click.option(
     "--net",
     is_flag=True,
-    help="Take off what the lab's own programs and links add to the parts of a handover.",
+    help="Take off what the lab's own programs and links add to the parts of a handover; only"
+    " those are judged then.",
 )
 @click.option("--dhcp", is_flag=True, help="As of `mat lab run`: addresses come by DHCP.")
 @click.option(
@@ -151,7 +152,7 @@ def _of_directories(
     if names[0] == names[1]:
         names = (str(first), str(second))
     one, other = Results.read(first), _read(second, net=net)
-    return compared(one, other, names, _tolerance(tolerance))
+    return compared(one, other, names, _tolerance(tolerance), _judged(net=net))
 
 
 @contextmanager
@@ -162,8 +163,8 @@ def _lab_results(
 
     The lab comes first: it is sooner seen there if a scenario is too much.
     """
+    from mat_files.program import run_mat
     from mat_files.results import check_directory
-    from mat_sim.compare._lab import play
 
     scenario = chosen.load()
     if out is not None:
@@ -174,7 +175,8 @@ def _lab_results(
         return
     with TemporaryDirectory(prefix="mat-compare-") as folder:
         place = Path(folder) if out is None else out / "lab"
-        play([*chosen.arguments(), *(["--dhcp"] if dhcp else []), f"--out={place}"])
+        options = [*(["--dhcp"] if dhcp else []), f"--out={place}"]
+        run_mat(["lab", "run", *chosen.arguments(), *options])
         yield place
 
 
@@ -194,12 +196,12 @@ def _of_scenario(
     simulated = simulate(scenario, runs=runs)
     if out is not None:
         simulated.write(out / "simulator")
-    return compared(simulated, played, tolerance=_tolerance(tolerance))
+    return compared(simulated, played, tolerance=_tolerance(tolerance), judged=_judged(net=net))
 
 
 def _read(directory: Path, *, net: bool) -> "Results":
     from mat_files.results import Results
-    from mat_sim.compare._net import net as without_shares
+    from mat_sim.compare import net as without_shares
 
     results = Results.read(directory)
     return without_shares(results, directory) if net else results
@@ -228,6 +230,13 @@ def _tolerance(share: float | None) -> "Tolerance":
     return Tolerance() if share is None else Tolerance(share)
 
 
+def _judged(*, net: bool) -> "Collection[str]":
+    """With the lab's own time taken off, what it is taken off from."""
+    from mat_sim.compare import COLUMNS, NET_COLUMNS
+
+    return NET_COLUMNS if net else COLUMNS
+
+
 def _show(found: "Comparison", out: Path | None) -> None:
     from rich.console import Console
 
@@ -245,13 +254,13 @@ def _show(found: "Comparison", out: Path | None) -> None:
 def _translated_errors() -> Generator[None]:
     """Bad input, and a lab that failed, as errors of the command line."""
     from mat_files.errors import ResultsError, ScenarioError
-    from mat_sim.compare._lab import LabError
+    from mat_files.program import ProgramError
     from mat_sim.study import StudyError
 
     try:
         yield
-    except LabError as error:
+    except ProgramError as error:
         mend = "mend that, or give results that a lab has written elsewhere: --lab DIR"
-        raise click.ClickException(f"{error}; {mend}") from error
+        raise click.ClickException(f"{error}, as said above; {mend}") from error
     except (ScenarioError, ResultsError, StudyError) as error:
         raise click.ClickException(str(error)) from error

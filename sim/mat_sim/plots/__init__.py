@@ -19,7 +19,7 @@ from mat_sim.plots._curve import curve
 from mat_sim.plots._distributions import comparison, distribution, interruption, parts
 from mat_sim.plots._knee import Knee, knee
 from mat_sim.plots._load import LoadTime, ims_load, over_time
-from mat_sim.plots._style import Width, save, settings, style
+from mat_sim.plots._style import Width, legend_above, pyplot, save, settings, settle, style
 
 __all__ = [
     "Knee",
@@ -32,10 +32,13 @@ __all__ = [
     "ims_load",
     "interruption",
     "knee",
+    "legend_above",
     "over_time",
     "parts",
+    "pyplot",
     "save",
     "settings",
+    "settle",
     "stacked",
     "style",
 ]

@@ -1,32 +1,34 @@
-"""The namespace lab, which is a program of its own: simulator and lab share no code but files."""
+"""Subcommands of `mat` as programs of their own: another package at work, without its import."""
 
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import IO, Any, Final
 
 _MAT: Final = (sys.executable, "-c", "from mat_cli import main; main()")
 """The command `mat` of this installation, wherever it has been put."""
 _INTERRUPTED: Final = 130
 _STDERR: Final = 2
-"""Where what it says goes, as results are printed on standard output."""
 
 
-class LabError(Exception):
-    """The lab has not written results; it has said why."""
+class ProgramError(Exception):
+    """A subcommand has failed; it has said why."""
 
 
-def play(arguments: Sequence[str]) -> None:
-    """Do `mat lab run` with these arguments, to its end.
+def run_mat(arguments: Sequence[str], output: IO[Any] | None = None) -> None:
+    """Do `mat` with these arguments, to its end.
 
-    Ctrl-C ends it too, and takes effect when it has removed everything. Raises `LabError`.
+    What it prints goes to `output`, or else, as results are printed on standard output, to standard
+    error. Ctrl-C ends it too, and takes effect when it has removed what it made. Raises
+    `ProgramError`.
     """
     # Ctrl-C is for us, and is passed on once: in the terminal's group it would get it twice.
     process = subprocess.Popen(  # noqa: S603  # no shell, and the user's own words
-        [*_MAT, "lab", "run", *arguments],
+        [*_MAT, *arguments],
         stdin=subprocess.DEVNULL,
-        stdout=_STDERR,
+        stdout=_STDERR if output is None else output,
+        stderr=None if output is None else subprocess.STDOUT,
         start_new_session=True,
     )
     try:
@@ -37,7 +39,7 @@ def play(arguments: Sequence[str]) -> None:
     if code == _INTERRUPTED:
         raise KeyboardInterrupt
     if code:
-        raise LabError(f"mat lab run has failed (exit code {code}), as said above")
+        raise ProgramError(f"mat {' '.join(arguments[:2])} has failed (exit code {code})")
 
 
 def _interrupt(process: "subprocess.Popen[bytes]") -> None:
