@@ -47,7 +47,7 @@ real: $(VENV)/done-real $(VENV)/done-project ## set up what a node needs, beside
 	@echo '. $(BIN)/activate puts mat on the path; then: mat node run --help'
 
 .PHONY: test
-test: $(VENV)/done-dev $(VENV)/done-project ## set up, lint, check the types, run the tests
+test: $(VENV)/done-dev $(VENV)/done-docs $(VENV)/done-project ## set up, lint, check the types, run the tests
 	$(SAY) 'ruff: lint and format'
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check
@@ -61,6 +61,13 @@ test: $(VENV)/done-dev $(VENV)/done-project ## set up, lint, check the types, ru
 	@$(BIN)/pytest --quiet --numprocesses auto tests/files tests/sim tests/cli tests/paper
 	$(SAY) 'pytest, with real servers'
 	@$(BIN)/pytest --quiet --numprocesses auto tests/real
+	$(SAY) 'pytest: the documentation, built and executed'
+	@$(BIN)/pytest --quiet --numprocesses auto tests/docs
+
+.PHONY: docs
+docs: $(VENV)/done-docs $(VENV)/done-project ## the documentation as a site, into build/site
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
+	@echo '==> build/site/index.html'
 
 .PHONY: compiled
 compiled: $(VENV)/done-dev $(VENV)/done-project ## a wheel with the core and the engine compiled (needs a C compiler)
@@ -123,8 +130,9 @@ $(VENV)/done-run: requirements/run.txt
 $(VENV)/done-ims: requirements/ims.txt
 $(VENV)/done-real: requirements/real.txt
 $(VENV)/done-dev: requirements/dev.txt
+$(VENV)/done-docs: requirements/docs.txt
 $(VENV)/done-fuzz: requirements/fuzz.txt
-$(VENV)/done-run $(VENV)/done-ims $(VENV)/done-real $(VENV)/done-dev $(VENV)/done-fuzz: $(VENV)/done-%: | $(VENV)/done-python
+$(VENV)/done-run $(VENV)/done-ims $(VENV)/done-real $(VENV)/done-dev $(VENV)/done-docs $(VENV)/done-fuzz: $(VENV)/done-%: | $(VENV)/done-python
 	$(SAY) 'packages of requirements/$*.txt (a minute or two, the first time)'
 	@PYTHONUNBUFFERED=1 $(PIP) install --require-hashes --only-binary :all: -r requirements/$*.txt | $(NAMES)
 	@touch $@ $(VENV)/done-run
@@ -145,11 +153,12 @@ COMPILE = $(BIN)/uv pip compile --quiet --no-config --universal --python-version
 .PHONY: lock
 lock: $(VENV)/done-python ## resolve requirements/*.txt anew (UPGRADE=--upgrade for newer versions)
 	@$(PIP) install --quiet uv==$(UV_VERSION)
-	$(SAY) 'requirements/run.txt, ims.txt, real.txt, dev.txt, fuzz.txt'
+	$(SAY) 'requirements/run.txt, ims.txt, real.txt, dev.txt, docs.txt, fuzz.txt'
 	@$(COMPILE) -o requirements/run.txt pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/ims.txt -c requirements/run.txt --extra ims pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/real.txt -c requirements/ims.txt --extra real pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/dev.txt -c requirements/real.txt --extra real --extra cluster --extra dev pyproject.toml requirements/build.in
+	@$(COMPILE) -o requirements/docs.txt -c requirements/dev.txt --extra real --extra docs pyproject.toml requirements/build.in
 	@$(COMPILE) -o requirements/fuzz.txt -c requirements/dev.txt --extra fuzz pyproject.toml requirements/build.in
 	@! grep -n '://' requirements/*.txt
 

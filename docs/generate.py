@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import click
+
 from mat.parameters import Parameters
 from mat.states import PEER, REGISTRATION, diagram
 from mat.translation import Refusal
@@ -17,6 +19,7 @@ from mat_files.errors import shown
 DOCUMENT: Final = Path(__file__).parent / "protocol.md"
 IMS_DOCUMENT: Final = Path(__file__).parent / "ims.md"
 NODE_DOCUMENT: Final = Path(__file__).parent / "node.md"
+COMMAND_DOCUMENT: Final = Path(__file__).parent / "cli.md"
 _MARK: Final = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 _WRITTEN: Final = {"ims.listen": '`["[::]:49628"]`'}
 """Defaults that the code has in another form than the file."""
@@ -68,6 +71,25 @@ def _parameters() -> str:
     return "\n".join(["| name | default | unit | reason |", "| --- | --- | --- | --- |", *rows, ""])
 
 
+def _commands() -> str:
+    from mat_cli import command
+
+    return "".join(_help(click.Context(command, info_name="mat", **command.context_settings)))
+
+
+def _help(context: click.Context) -> Iterator[str]:
+    """The help of a command, and of all below it."""
+    found = context.command
+    path = context.command_path
+    yield f"{'###' if path.count(' ') > 1 else '##'} `{path}`\n\n"
+    yield f"```text\n{found.get_help(context).rstrip()}\n```\n\n"
+    if isinstance(found, click.Group):
+        for name in found.list_commands(context):
+            inner = found.get_command(context, name)
+            if inner is not None:
+                yield from _help(click.Context(inner, info_name=name, parent=context))
+
+
 def _refusals() -> str:
     return "".join(f"- {refusal.value}\n" for refusal in Refusal)
 
@@ -79,12 +101,13 @@ _PARTS: Final[dict[str, Callable[[], str]]] = {
     "refusals": _refusals,
     "ims.configuration": _ims_configuration,
     "node.configuration": _node_configuration,
+    "commands": _commands,
 }
 
 
 def main() -> None:
     """Renew the documents."""
-    for document in (DOCUMENT, IMS_DOCUMENT, NODE_DOCUMENT):
+    for document in (DOCUMENT, IMS_DOCUMENT, NODE_DOCUMENT, COMMAND_DOCUMENT):
         document.write_text(refreshed(document.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -152,7 +152,9 @@ def _ladder_section(record: Record) -> str:
     found: list[str] = []
     for source in ladders.SOURCES:
         for figure, text in ladders.texts(record, source, _LADDER):
-            found.append(f"Figure {figure.number}, {figure.title}, {source}:\n\n```\n{text}\n```")
+            found.append(
+                f"Figure {figure.number}, {figure.title}, {source}:\n\n```text\n{text}\n```"
+            )
     return "\n\n".join(found)
 
 

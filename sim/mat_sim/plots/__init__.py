@@ -2,7 +2,7 @@
 
 Every function takes data and, if wanted, the matplotlib Axes to draw into, and returns the Axes.
 Without Axes it makes a figure, which a notebook shows by itself. Sizes and fonts come from `style`,
-and `save` writes PDF, SVG or PNG, equal bytes for equal figures:
+and `save` writes PDF, SVG or PNG, equal bytes for equal figures::
 
     from mat_sim import plots
 

@@ -71,7 +71,7 @@ class Statistic:
 
     @property
     def name(self) -> str:
-        """As `mat sim run --of` takes it: `total`, `total:0.99`."""
+        """What the option `--of` takes."""
         by = getattr(self.by, "__name__", None) or (
             self.by if isinstance(self.by, str) else f"{self.by:g}"
         )
