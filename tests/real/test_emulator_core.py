@@ -1,4 +1,4 @@
-"""MAT as services in sessions of CORE, where it is installed as its documentation says."""
+"""MAT as services of CORE, as in docs/emulators.md, where CORE is installed as it says itself."""
 
 import os
 import shutil

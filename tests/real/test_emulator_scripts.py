@@ -1,4 +1,4 @@
-"""The examples in shell: plain namespaces, meshnet-lab, munet."""
+"""The examples in shell, as in docs/emulators.md: plain namespaces, meshnet-lab, munet."""
 
 import os
 import re

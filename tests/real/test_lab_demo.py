@@ -1,4 +1,4 @@
-"""`mat lab demo`: what somebody sees first."""
+"""`mat lab demo`: what somebody sees first; docs/tutorial.md ends with it."""
 
 import os
 import shutil

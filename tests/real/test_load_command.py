@@ -359,54 +359,6 @@ def test_the_examples_of_the_help_and_of_the_document_are_the_same() -> None:
     assert shown == [line for line in written if not line.startswith("mat ims serve ")]
 
 
-SCRIPT = """\
-set -e
-ip link set lo up
-{keys_and_server} &
-server=$!
-trap 'kill $server' EXIT
-until mat ims status --control ims.sock > /dev/null 2>&1; do kill -0 $server; sleep 0.1; done
-{loads}
-trap - EXIT
-kill $server
-wait $server
-"""
-"""The page's two blocks in two terminals, so to say, in a network namespace: its ports are free."""
-
-
-@needs_root
-def test_the_commands_of_the_document_run_as_copied_in_an_empty_folder(tmp_path: Path) -> None:
-    if Path("/etc/mat/ims.toml").exists():
-        pytest.skip("the page has another way for a host with a configuration of its own")
-    programs, here = tmp_path / "bin", tmp_path / "empty"
-    programs.mkdir()
-    here.mkdir()
-    mat = programs / "mat"
-    mat.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{MAT}' \"$@\"\n")
-    mat.chmod(0o755)
-    keys_and_server, loads = BLOCKS
-    script = SCRIPT.format(keys_and_server=keys_and_server.rstrip(), loads=loads)
-    with subprocess.Popen(
-        ["unshare", "--net", "bash", "-c", script],
-        cwd=here,
-        env=environment() | {"PATH": f"{programs}:{os.environ['PATH']}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=300)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    assert process.returncode == 0, err
-    assert out.count("10000 registrations") == 3
-    assert out.count(" 0 lost for good") == 3
-    assert names(here / "results") == TABLES | LOAD
-    assert names(here / "calibration") == CALIBRATION
-
-
 def test_importing_the_command_imports_nothing_heavy() -> None:
     heavy = ("numpy", "pandas", "pydantic", "matplotlib", "pyarrow", "rich", "dns", "asyncio")
     code = "import sys, mat_real.commands.load; print(*sys.modules)"

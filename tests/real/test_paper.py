@@ -1,4 +1,4 @@
-"""`mat paper` in the lab, in the smallest size: measured, kept, interrupted and gone on with."""
+"""`mat paper` (docs/evaluation.md), smallest size: measured, kept, interrupted, gone on with."""
 
 import os
 import shutil

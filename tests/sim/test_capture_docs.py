@@ -15,7 +15,7 @@ from mat_sim.engine import simulate
 from tests.files.wireshark import fields, needs_tshark
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wireshark.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(python)?\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = re.findall(r"```(python|text)\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_the_ladder_is_what_the_command_draws() -> None:
 
 @pytest.mark.usefixtures("first")
 def test_the_code_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = (text for kind, text in BLOCKS if kind)
+    (code,) = (text for kind, text in BLOCKS if kind == "python")
     exec(code, {})
     (wanted,) = (text for _, text in BLOCKS if "sent ms" in text)
     printed = capsys.readouterr().out.splitlines()

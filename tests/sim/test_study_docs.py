@@ -1,11 +1,8 @@
-"""docs/study.md is true of the code: what it imports is there, and its recipe is a result's."""
+"""docs/study.md is true of the code: its options are there, and its recipe is a result's."""
 
-import ast
 import re
-from importlib import import_module
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from mat_sim.cli import sim
@@ -13,20 +10,6 @@ from mat_sim.study import simulate
 from tests.sim.study_helpers import SHORT
 
 TEXT = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-
-
-@pytest.mark.parametrize("code", BLOCKS)
-def test_what_an_example_imports_is_there(code: str) -> None:
-    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
-    for node in imports:
-        if node.module and node.module.startswith("mat"):
-            module = import_module(node.module)
-            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
-
-
-def test_there_are_examples() -> None:
-    assert len(BLOCKS) >= 6
 
 
 def test_the_options_that_are_named_are_those_of_the_commands() -> None:
@@ -37,7 +20,7 @@ def test_the_options_that_are_named_are_those_of_the_commands() -> None:
 
 
 def test_the_recipe_that_is_shown_is_that_of_a_result() -> None:
-    shown = re.search(r"```\n(Results of mat .*?)```", TEXT, re.DOTALL)
+    shown = re.search(r"```text\n(Results of mat .*?)```", TEXT, re.DOTALL)
     assert shown is not None
     recipe = simulate("first", runs=10, processes=1).provenance.recipe
     changed = re.sub(r"mat \d+\.\d+\.\d+", "mat X", recipe.replace("run first", "run town"))
