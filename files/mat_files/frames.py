@@ -27,7 +27,7 @@ def frame_of(schema: Schema, columns: Mapping[str, Any]) -> pd.DataFrame:
         if column.required and series.isna().any():
             raise ValueError(f"{schema.name}.{column.name} is empty in a row; it is required")
         made[column.name] = series
-    return pd.DataFrame(made)
+    return pd.DataFrame(made, copy=False)
 
 
 def frame_of_rows(schema: Schema, rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:

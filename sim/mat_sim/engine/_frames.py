@@ -18,7 +18,7 @@ def handover_frame(handovers: Handovers, run: int, names: Sequence[str]) -> pd.D
     """The table, ordered by node and ordinal; `names` are the nodes', by number."""
     nodes, ordinals = _integers(handovers.nodes), _integers(handovers.ordinals)
     order = np.lexsort((ordinals, nodes))
-    numbers = np.frombuffer(handovers.numbers).reshape(-1, len(NUMBERS))[order]
+    numbers = np.frombuffer(handovers.numbers).reshape(-1, len(NUMBERS))
     codes = np.frombuffer(handovers.codes, np.uint8)[order]
     listed: list[int] = order.tolist()
     columns: dict[str, Any] = {
@@ -33,7 +33,7 @@ def handover_frame(handovers: Handovers, run: int, names: Sequence[str]) -> pd.D
         "peers": _integers(handovers.peers)[order],
         "outcome": [OUTCOMES[code >> 1] for code in codes.tolist()],
     }
-    columns |= {name: numbers[:, place] for place, name in enumerate(NUMBERS)}
+    columns |= {name: numbers[:, place][order] for place, name in enumerate(NUMBERS)}
     return frame_of(HANDOVERS, columns)
 
 

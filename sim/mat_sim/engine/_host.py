@@ -202,6 +202,7 @@ class Host(Roamer):
 
     def _keep(self, knowledge: Knowledge) -> None:
         """Know this without a machine."""
+        self.forget_endpoints()
         self._known = self._machines.packing.pack(knowledge) or knowledge
         self._due = knowledge.own.refresh
         for peer in knowledge.peers:

@@ -145,7 +145,7 @@ class Roamer(Tenant):
         """When what it said then leaves, s."""
         self._network = network
         self._tally = tally
-        self._links: list[Link] = []
+        self._links: tuple[Link, ...] = ()
         self._interfaces: dict[int, DhcpInterface] | None = None
         """Those that have asked for an address by DHCP."""
         self._moves = 0
@@ -188,7 +188,7 @@ class Roamer(Tenant):
     def settle_at(self, site: Site, address: Address) -> None:
         """This node is here, with this address, from the beginning and for good."""
         link = Link(self, site)
-        self._links.append(link)
+        self._links = (*self._links, link)
         self._network.connect(link, address)
         self.tell()
 
@@ -203,7 +203,7 @@ class Roamer(Tenant):
         first = self._moves == 1 and access.start_attached
         configured = self.clock.now if first else self._join(link, access)
         self._begin_handover(link)
-        self._links.append(link)
+        self._links = (*self._links, link)
         if first:
             self._configure(link, access, wanted, at_once=True)
         else:
@@ -316,7 +316,7 @@ class Roamer(Tenant):
             interface.left(link)
 
     def _noticed(self, link: Link) -> None:
-        self._links = [one for one in self._links if one is not link]
+        self._links = tuple([one for one in self._links if one is not link])
         if link.noticed_down:
             return
         link.noticed_down = True
@@ -335,6 +335,11 @@ class Roamer(Tenant):
             usable.sort(key=_order, reverse=True)
         addresses = [one.address for one in usable if one.address is not None]
         self.addresses_changed(addresses, [one.lease for one in usable])
+
+    def forget_endpoints(self) -> None:
+        """They are made again when something is sent."""
+        for link in self._links:
+            link.endpoint = None
 
     def first_link(self) -> Link | None:
         """The link that it has from the beginning."""
@@ -439,7 +444,7 @@ class Roamer(Tenant):
 
     def dissolve(self) -> None:
         """Let go of what refers to this host."""
-        self._links = []
+        self._links = ()
 
 
 def _order(link: Link) -> int:
