@@ -336,10 +336,10 @@ class Datagram(Happening):
             self.lose()
             return
         if self.network.tap is not None:
-            self._pass_by(self.network.tap, link, outward=False)
+            self._pass_by(self.network.tap, link, 0.0, outward=False)
         self.arrive(link.party)
 
-    def _pass_by(self, tap: Tap, link: Link, lag: float = 0.0, *, outward: bool) -> None:
+    def _pass_by(self, tap: Tap, link: Link, lag: float, *, outward: bool) -> None:
         now, host = self.network.clock.now, link.party.name
         if lag > 0:
             tap.tell(host, now + lag, self.content(), outward=outward)
