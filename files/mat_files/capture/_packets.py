@@ -10,6 +10,7 @@ from struct import Struct
 from typing import Final, NamedTuple, final
 
 from mat.address import Address, from_ipv4, is_ipv4, to_packed
+from mat.checksum import internet_checksum
 from mat.messages import Endpoint
 from mat.translation import MUO_IDENTIFIER, MUO_SIZE, MUO_TYPE, Refusal, insert_muo
 from mat_files.capture._read import Packet
@@ -151,7 +152,7 @@ def udp_packet(
     ends = to_packed(source.address) + to_packed(destination.address)
     whole = ends + bytes((0, _UDP)) + size.to_bytes(2)
     head = _UDP_HEADER.pack(source.port, destination.port, size, 0)
-    checksum = _checksum(whole + head + payload) or _LONGEST
+    checksum = internet_checksum(whole + head + payload) or _LONGEST
     datagram = head[:6] + checksum.to_bytes(2) + payload
     if is_ipv4(source.address):
         return _ipv4_header(ends, size) + datagram
@@ -165,13 +166,7 @@ def udp_packet(
 def _ipv4_header(ends: bytes, size: int) -> bytes:
     fields = 0x45, 0, _IPV4_HEADER.size + size, 0, _DO_NOT_FRAGMENT, _HOPS, _UDP
     bare = _IPV4_HEADER.pack(*fields, 0, ends[:4], ends[4:])
-    return _IPV4_HEADER.pack(*fields, _checksum(bare), ends[:4], ends[4:])
-
-
-def _checksum(data: bytes) -> int:
-    """The checksum of the Internet (RFC 1071): a sum of words is the number modulo 0xffff."""
-    rest = int.from_bytes(data + bytes(len(data) % 2)) % 0xFFFF
-    return 0xFFFF - rest if rest or not any(data) else 0
+    return _IPV4_HEADER.pack(*fields, internet_checksum(bare), ends[:4], ends[4:])
 
 
 def probe_payload(number: int, sent: int, size: int) -> bytes:

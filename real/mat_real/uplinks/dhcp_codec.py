@@ -4,12 +4,12 @@ A client without an address sends and hears IP packets by a packet socket, so th
 UDP are here too. From the network, only `ValueError` comes out of this module.
 """
 
-import socket
 import struct
 from collections.abc import Iterator
 from typing import Final
 
 from mat.address import Address, from_ipv4, to_packed
+from mat.checksum import internet_checksum
 from mat.dhcp_messages import DhcpMessage, Kind, Option
 
 CLIENT_PORT: Final = 68
@@ -127,10 +127,10 @@ def wrap(payload: bytes, source: Address, destination: Address) -> bytes:
     length = _UDP_HEADER.size + len(payload)
     pseudo = b"".join(addresses) + struct.pack("!HH", _UDP, length)
     unsummed = _UDP_HEADER.pack(CLIENT_PORT, SERVER_PORT, length, 0)
-    summed = checksum(pseudo + unsummed + payload) or 0xFFFF
+    summed = internet_checksum(pseudo + unsummed + payload) or 0xFFFF
     udp = _UDP_HEADER.pack(CLIENT_PORT, SERVER_PORT, length, summed)
     header = (0x45, 0, _IP_HEADER.size + length, 0, 0, _TTL, _UDP)
-    ip_sum = checksum(_IP_HEADER.pack(*header, 0, *addresses))
+    ip_sum = internet_checksum(_IP_HEADER.pack(*header, 0, *addresses))
     return _IP_HEADER.pack(*header, ip_sum, *addresses) + udp + payload
 
 
@@ -152,12 +152,3 @@ def unwrap(packet: bytes) -> bytes:
     if port != CLIENT_PORT or not _UDP_HEADER.size <= length <= total - begin:
         raise ValueError("not to a DHCP client")
     return packet[begin + _UDP_HEADER.size : begin + length]
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    padded = data + b"\0" * (len(data) % 2)
-    total = sum(socket.ntohs(word) for (word,) in struct.iter_unpack("=H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
