@@ -28,8 +28,7 @@ from mat_files.movement import (
 )
 from mat_files.scenario import Crowd, RandomWaypoint, Scenario, Train, check_movement
 from mat_files.streams import array_stream
-from mat_files.traces import Trace, read_trace, trace_files
-from mat_files.traces._paths import LARGEST
+from mat_files.traces import LARGEST, Trace, read_trace, trace_files
 
 _STREAM: Final = "movement"
 """Name of the stream of randomness."""

@@ -10,6 +10,7 @@
   hence a file converted by it describes the same movement under other names.
 """
 
+from mat_files.traces._paths import LARGEST
 from mat_files.traces._read import (
     FORMATS,
     SAMPLE_STEP,
@@ -22,6 +23,7 @@ from mat_files.traces._trace import Gaps, Trace
 
 __all__ = [
     "FORMATS",
+    "LARGEST",
     "SAMPLE_STEP",
     "Format",
     "Gaps",

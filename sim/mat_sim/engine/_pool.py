@@ -82,8 +82,7 @@ class Pool:
 
     def has(self, node: int, address: Address) -> bool:
         """Whether this is the address that was offered or given to a node last."""
-        number = self._number(address)
-        return self._had.get(node) == number and self._node[number] == node
+        return self.had(node) and self._had[node] == self._number(address)
 
     def had(self, node: int) -> bool:
         """Whether an address is kept for a node."""
@@ -115,9 +114,8 @@ class Pool:
         return 0 <= number < self._size
 
     def _for(self, now: float, node: int) -> int:
-        number = self._had.get(node, -1)
-        if number >= 0 and self._node[number] == node and self._until[number] > now:
-            return number
+        if self.had(node) and self._until[self._had[node]] > now:
+            return self._had[node]
         while self._next < self._size:
             number, self._next = self._next, self._next + 1
             if number >= len(self._until) or self._until[number] == _NEVER_GIVEN:
